@@ -1,0 +1,80 @@
+"""The project's chores: `nox` runs tests, lint and types; `nox -l` lists the rest."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["tests", "lint", "types"]
+# Interpreters are the user's choice: one that is missing is reported, never fetched.
+nox.options.download_python = "never"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+EVERY_BACKEND = ".[trio,uvloop]"
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group. Not `pip install --group`: the pip of Python 3.11 does not know it."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def run_tests(session: nox.Session, *arguments: str) -> None:
+    session.install(EVERY_BACKEND, *group("test"))
+    session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *arguments, *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests on the Python that runs nox."""
+    run_tests(session)
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14"])
+def matrix(session: nox.Session) -> None:
+    """All tests on every Python there is; with --error-on-missing-interpreters on every one there should be."""
+    run_tests(session)
+
+
+@nox.session(python="3.13")
+def smoke(session: nox.Session) -> None:
+    """The tests on a second Python: none that waits in real time, few Hypothesis examples."""
+    run_tests(session, "-m", "not realtime", "--hypothesis-profile=smoke")
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """All tests with the oldest versions that pyproject.toml allows."""
+    project = PROJECT["project"]
+    allowed = [*project["dependencies"], *project["optional-dependencies"]["trio"]]
+    session.install(EVERY_BACKEND, *group("test"), *(each.replace(">=", "==") for each in allowed))
+    session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, on everything there is to read."""
+    session.install(EVERY_BACKEND, *group("types"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Replay real earthquakes through the engine."""
+    session.install(EVERY_BACKEND)
+    session.run("python", "example/earthquakes.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against the loops people write by hand."""
+    session.install(EVERY_BACKEND)
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,57 @@
+"""Event Flow: event-driven applications on structured concurrency, the same on asyncio and on Trio."""
+
+from event_flow.core.application import AppEngine, Application, SubApplication
+from event_flow.core.decorators import on_event, schedule, task, timer
+from event_flow.core.event import Event, EventWithSource, ExceptionEvent
+from event_flow.core.exception import (
+    BackendNotInstalled,
+    BacklogExceeded,
+    DeclarationError,
+    EngineClosed,
+    EngineNotSetError,
+    EngineStateError,
+    EventFlowError,
+    ExitTimeout,
+    OptionError,
+    SettingNotFound,
+    SettingsError,
+    StartTimeout,
+    UnexpectedCancellation,
+    WouldDeadlockError,
+    WrongThreadError,
+)
+from event_flow.core.report import EngineStatistics, HandlerStatistics, ScheduleStatistics, ShutdownReport
+from event_flow.core.state import EngineState
+
+__all__ = [
+    "AppEngine",
+    "Application",
+    "BackendNotInstalled",
+    "BacklogExceeded",
+    "DeclarationError",
+    "EngineClosed",
+    "EngineNotSetError",
+    "EngineState",
+    "EngineStateError",
+    "EngineStatistics",
+    "Event",
+    "EventFlowError",
+    "EventWithSource",
+    "ExceptionEvent",
+    "ExitTimeout",
+    "HandlerStatistics",
+    "OptionError",
+    "ScheduleStatistics",
+    "SettingNotFound",
+    "SettingsError",
+    "ShutdownReport",
+    "StartTimeout",
+    "SubApplication",
+    "UnexpectedCancellation",
+    "WouldDeadlockError",
+    "WrongThreadError",
+    "on_event",
+    "schedule",
+    "task",
+    "timer",
+]

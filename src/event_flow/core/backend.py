@@ -1,0 +1,80 @@
+"""The only file that knows which backend runs: waking the loop from elsewhere, and native cancellation.
+
+`asyncio` and `trio` are named in no other file of the package, but for the virtual clock of the test kit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from event_flow.core.exception import BackendNotInstalled
+
+Wake = Callable[[Callable[[], object]], None]
+
+
+class LoopGone(Exception):
+    """The loop that was to be woken has ended."""
+
+
+def current_wake() -> Wake:
+    """A function that has the running loop call something soon: from any thread, and from a signal handler.
+
+    It raises `LoopGone` when the loop has ended. What is called must not raise.
+    """
+    token: Any = anyio.lowlevel.current_token().native_token
+    call_soon = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
+    # Trio's RunFinishedError and asyncio's error of a closed loop are both RuntimeErrors.
+
+    def wake(call: Callable[[], object]) -> None:
+        try:
+            call_soon(call)
+        except RuntimeError as exc:
+            raise LoopGone from exc
+
+    return wake
+
+
+def in_event_loop() -> bool:
+    """Whether the caller runs inside an event loop."""
+    try:
+        anyio.lowlevel.current_token()
+    except RuntimeError:
+        return False
+    return True
+
+
+class NativeTask:
+    """The current task, as far as asyncio's own cancellation reaches it. On Trio nothing does."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self) -> None:
+        try:
+            self._task = asyncio.current_task()
+        except RuntimeError:
+            self._task = None
+
+    def is_being_cancelled(self) -> bool:
+        """Whether `Task.cancel()` was called and not yet answered. A scope's cancellation looks the same."""
+        return self._task is not None and self._task.cancelling() > 0
+
+    def absorb(self) -> None:
+        """Answer all calls of `Task.cancel()`: the task goes on as if they had not been made."""
+        if self._task is not None:
+            while self._task.cancelling():
+                self._task.uncancel()
+
+
+def require_installed(backend: str, backend_options: dict[str, Any]) -> None:
+    """Raises `BackendNotInstalled`, with the extra to install, if the backend or uvloop is missing."""
+    wanted = "trio" if backend == "trio" else "uvloop" if backend_options.get("use_uvloop") else None
+    if wanted is not None and importlib.util.find_spec(wanted) is None:
+        raise BackendNotInstalled(
+            f"{wanted} is not installed: pip install 'event-flow[{wanted}]'", name=wanted
+        )

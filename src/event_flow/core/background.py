@@ -1,0 +1,35 @@
+"""Background tasks: they run from the start until they return; a failing one is an outcome like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from event_flow.core.exception import EngineClosed
+from event_flow.core.invoke import invoke
+from event_flow.core.run import Run
+from event_flow.core.state import EngineState
+
+
+class BackgroundTask:
+    """The run-time home of one task of one application, for one run of the engine."""
+
+    def __init__(self, name: str, app: str, function: Callable[..., Any], run: Run) -> None:
+        self.name = name
+        self.app = app
+        self.function = function
+        self.bus = run.bus
+        self.threads = run.threads
+        self.failures = run.failures
+
+    async def run(self) -> None:
+        """Call the task once. A sync one may run for ever, so it has a thread to itself."""
+        try:
+            await invoke(self.function, name=self.name, threads=self.threads, own_thread=True)
+        except BaseException as exc:
+            error = self.failures.examine(exc, self.name)
+            if error is None:
+                raise
+            if isinstance(error, EngineClosed) and self.bus.state is not EngineState.RUNNING:
+                return  # it published when the engine was stopping already: that is how it learns to end
+            await self.failures.contain(error, name=self.name, app=self.app)

@@ -1,0 +1,110 @@
+"""The run-time home of one application: its task group, and what lives in it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from event_flow.core.background import BackgroundTask
+from event_flow.core.declaration import Declarations, EventClasses
+from event_flow.core.delivery import Worker
+from event_flow.core.exception import UnexpectedCancellation
+from event_flow.core.failure import is_cancelled_by_scope
+from event_flow.core.lane import Lane
+from event_flow.core.run import Run
+from event_flow.core.scheduling import Schedule
+
+
+class Branch:
+    """One application in the tree of task groups: the group of `parent` holds the one of this."""
+
+    def __init__(self, name: str, parent: Branch | None, run: Run) -> None:
+        self.name = name
+        self.parent = parent
+        self.run = run
+        self.before_start: Callable[[], Any] | None = None
+        self.exit: Callable[[], Any] | None = None
+        self.workers: list[Worker] = []
+        self.schedules: list[Schedule] = []
+        self.tasks: list[BackgroundTask] = []
+        self.task_group: TaskGroup | None = None
+        self.alive: list[str] = []  # names of what runs in the group
+
+    def add_declared(self, declarations: Declarations, application: object) -> None:
+        """Make the lanes, schedules and tasks that the class of `application` declares. Nothing runs yet."""
+        for method, events in declarations.handlers.items():
+            self.add_handler(method, getattr(application, method), events)
+        for method, mark in declarations.schedules.items():
+            function = getattr(application, method)
+            self.schedules.append(Schedule(f"{self.name}.{method}", self.name, function, mark, self.run))
+        for method in declarations.tasks:
+            function = getattr(application, method)
+            self.tasks.append(BackgroundTask(f"{self.name}.{method}", self.name, function, self.run))
+
+    def add_handler(self, name: str, function: Callable[..., Any], events: EventClasses) -> None:
+        """Make the lane of one handler."""
+        options = self.run.options
+        lane = Lane(
+            f"{self.name}.{name}",
+            self.name,
+            function,
+            queue_size=options.queue_size,
+            max_batch=options.max_batch,
+        )
+        self.run.bus.router.add(lane, events)
+        self.workers.append(Worker(lane, self.run))
+
+    async def host(self) -> None:
+        """Hold the task group open until it is cancelled. To be started in the parent's group."""
+        try:
+            async with anyio.create_task_group() as self.task_group:
+                self.run.bell.ring()
+                await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            if is_cancelled_by_scope():
+                raise
+            # Cancelled natively, with every other task of the loop: the supervisor ends the rest in order.
+
+    def start_handlers(self) -> None:
+        """Start the workers of all lanes."""
+        for worker in self.workers:
+            self._start(worker.lane.name, worker.work)
+
+    def start_schedules_and_tasks(self) -> None:
+        """Start them; the handlers run already."""
+        for schedule in self.schedules:
+            self._start(schedule.name, schedule.run)
+        for task in self.tasks:
+            self._start(task.name, task.run)
+
+    def cancel(self) -> None:
+        """Cancel everything that runs in the group, sub-applications included."""
+        if self.task_group is not None:
+            self.task_group.cancel_scope.cancel()
+
+    def _start(self, name: str, live: Callable[[], Awaitable[None]]) -> None:
+        assert self.task_group is not None
+        self.alive.append(name)
+        self.task_group.start_soon(self._run, name, live, name=name)
+
+    async def _run(self, name: str, live: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await live()
+        except anyio.get_cancelled_exc_class() as exc:
+            if is_cancelled_by_scope():
+                raise
+            if not self.run.failures.is_all_cancelled:
+                # Let through, it would end the whole group without any error.
+                error = UnexpectedCancellation(f"the task of {name} was cancelled by somebody else")
+                error.__cause__ = exc
+                self.run.failures.fail(error)
+        except BaseException as exc:
+            self.run.failures.fail(
+                exc
+            )  # user code is contained further down, so this is the framework's own fault
+        finally:
+            self.alive.remove(name)
+            self.run.bell.ring()

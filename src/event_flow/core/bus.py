@@ -1,0 +1,347 @@
+"""Admission: whether a publish is taken now, waits, or is refused. The slow path behind `publishing`.
+
+An event goes into all of its lanes at once or into none. A publish that must wait is parked at *one* full lane and holds
+no place anywhere else; whoever frees room there grants, in order of arrival, a place in all lanes together, or moves it on
+to the next full one. (Holding some places while waiting for others livelocks, and lets a slow handler block events it
+does not want.) A grant is a reservation: the publish that wakes up delivers or, if it was cancelled, gives it back.
+
+Lane A *waits for* lane B while a publish made by a live call of A's handler is parked at B. A publish about to be parked
+at a lane from which that relation leads back to its own lane passes over the limit there instead. So the relation never
+closes a circle, and a deadlock would need one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+from loguru import logger
+
+from event_flow.core.event import Event
+from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError
+from event_flow.core.lane import YIELD_AFTER, Batch, Lane
+from event_flow.core.origin import Kind, Origin, current_origin
+from event_flow.core.routing import Lanes, Router
+from event_flow.core.state import EngineState
+from event_flow.core.waiter import Waiter
+
+HELD_STATES = (EngineState.NEW, EngineState.STARTING)
+
+
+def require_event(event: object) -> None:
+    """Raises `TypeError` unless `event` is an instance of `Event`."""
+    if not isinstance(event, Event):
+        shown = f"the class {event.__name__}" if isinstance(event, type) else repr(event)
+        raise TypeError(f"only instances of Event can be published, not {shown}")
+
+
+class Bus:
+    """Everything published in one run of an engine, from admission to the end of its delivery.
+
+    `on_change` is called when the bus may have become idle or quiet.
+    """
+
+    def __init__(self, *, max_backlog: int, on_change: Callable[[], object] = lambda: None) -> None:
+        self.state = EngineState.NEW
+        self.thread: int | None = None  # the loop's, once there is one
+        self.router = Router()
+        self.max_backlog = max_backlog
+        self.on_change = on_change
+        self.backlog: list[Event[Any]] = []  # published before the handlers run
+        self.unhandled = 0
+        self.busy_lanes = 0
+        self.ticks = 0
+        self._unyielded = 0  # events published, as far as known, since the last checkpoint
+        self._unhandled_classes: set[type] = set()
+
+    # -- publishing ------------------------------------------------------------------------------------------------
+
+    async def publish(self, event: Event[Any], lanes: Lanes | None = None) -> None:
+        """Deliver one event to `lanes`, by default those of its class, waiting for room."""
+        require_event(event)
+        self.require_loop_thread()
+        if self._unyielded >= YIELD_AFTER:
+            # Before it looks for room: a publish cancelled here has delivered nothing.
+            self._unyielded = 0
+            await checkpoint()
+        waiter = self.admit(event, current_origin.get(), lanes)
+        if waiter is not None:
+            ready = anyio.Event()
+            waiter.notify = ready.set
+            try:
+                await ready.wait()
+            except BaseException:
+                self.withdraw(waiter)
+                raise
+            self.complete(waiter)
+
+    def publish_nowait(self, event: Event[Any]) -> None:
+        """Deliver one event now, or raise `WouldBlock`."""
+        require_event(event)
+        self.require_loop_thread()
+        waiter = self.admit(event, current_origin.get())
+        if waiter is not None:
+            self.withdraw(waiter)
+            raise anyio.WouldBlock
+
+    def admit(self, event: Event[Any], origin: Origin | None, lanes: Lanes | None = None) -> Waiter | None:
+        """Deliver `event` and return None, or return the waiter for it, parked; the caller sets its `notify`.
+
+        Raises `EngineClosed` and `BacklogExceeded`; then nothing was delivered.
+        """
+        if self.state in HELD_STATES:
+            self.hold(event)
+            return None
+        self._require_open(origin)
+        if lanes is None:
+            lanes = self.router.lanes_for(type(event))
+            if not lanes:
+                self._nobody_wants(event)
+                return None
+        full = self._first_full(lanes, origin)
+        if full is None:
+            self._deliver(event, lanes)
+            return None
+        waiter = Waiter(event, lanes, origin)
+        self._park(waiter, full)
+        return waiter
+
+    def hold(self, event: Event[Any]) -> None:
+        """Keep an event that is published before the handlers run."""
+        if len(self.backlog) >= self.max_backlog:
+            raise BacklogExceeded(
+                f"{len(self.backlog):,} events were published before the handlers run, more than max_backlog allows",
+                handler=None,
+                limit=self.max_backlog,
+            )
+        self.backlog.append(event)
+
+    def require_loop_thread(self) -> None:
+        """Raises `WrongThreadError` in any other thread than the loop's."""
+        if self.thread is not None and self.thread != get_ident():
+            raise WrongThreadError(
+                "this thread is not the one the engine runs in: call pub_event_from_thread or pub_events_from_thread"
+            )
+
+    def complete(self, waiter: Waiter) -> None:
+        """Deliver a waiter that was granted its places; raise what refused it."""
+        if waiter.error is not None:
+            raise waiter.error
+        try:
+            self._require_open(waiter.origin)
+        except EngineClosed:
+            self.withdraw(waiter)
+            raise
+        for lane in waiter.lanes:
+            lane.reserved -= 1
+        self._deliver(waiter.event, waiter.lanes)
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """The publish is not made: leave the queue, or give the granted places to others."""
+        if waiter.parked_at is not None:
+            self._unpark(waiter)
+        elif waiter.granted:
+            for lane in waiter.lanes:
+                lane.reserved -= 1
+            for lane in waiter.lanes:
+                self._grant_room(lane)
+                self.rest(lane)
+
+    # -- delivering ------------------------------------------------------------------------------------------------
+
+    def _deliver(self, event: Event[Any], lanes: Lanes) -> None:
+        unseen = 0
+        for lane in lanes:
+            unseen = max(unseen, len(lane.open) - lane.mark)
+            if lane.room <= 0:
+                self._count_over_limit(lane)
+            self._make_busy(lane)
+            lane.put(event)
+        self._unyielded += unseen + 1
+
+    def _nobody_wants(self, event: Event[Any]) -> None:
+        self.unhandled += 1
+        self._unyielded += 1
+        event_class = type(event)
+        if event_class not in self._unhandled_classes:
+            self._unhandled_classes.add(event_class)
+            logger.bind(event=event_class.__name__).warning(
+                "No handler wants {}; further events of this class are counted, not logged",
+                event_class.__name__,
+            )
+
+    def take(self, lane: Lane, batch: Batch) -> None:
+        """The worker of `lane` begins to run `batch`: those who wait for room get it."""
+        lane.take(batch)
+        if lane.waiters:
+            self._grant_room(lane)
+
+    def rest(self, lane: Lane) -> None:
+        """A call of `lane`, or a reservation, has ended: see whether it is idle now."""
+        if lane.busy and not (lane.running or lane.queued or lane.reserved):
+            lane.busy = False
+            self.busy_lanes -= 1
+            if not self.busy_lanes:
+                self.on_change()
+
+    def _make_busy(self, lane: Lane) -> None:
+        if not lane.busy:
+            lane.busy = True
+            self.busy_lanes += 1
+
+    # -- waiting for room ------------------------------------------------------------------------------------------
+
+    def _first_full(self, lanes: Lanes, origin: Origin | None, freed: Lane | None = None) -> Lane | None:
+        """The first lane this publish must wait for. Who waits at a lane comes first there, except where room was freed."""
+        for lane in lanes:
+            if (lane.room <= 0 or (lane.waiters and lane is not freed)) and not self._may_pass(lane, origin):
+                return lane
+        return None
+
+    def _may_pass(self, full: Lane, origin: Origin | None) -> bool:
+        """Whether waiting at `full` would close a circle. Raises `BacklogExceeded` if it would and no more may pass."""
+        own = origin.lane if origin is not None and origin.live and origin.bus is self else None
+        if own is None or not self._waits_for(full, own):
+            return False
+        if -full.room >= self.max_backlog:
+            raise BacklogExceeded(
+                f"{full.name} has {full.queued:,} events queued: handlers publish to each other in a circle, faster than "
+                f"they handle, and max_backlog={self.max_backlog:,} over queue_size={full.queue_size:,} is reached",
+                handler=full.name,
+                limit=self.max_backlog,
+            )
+        return True
+
+    @staticmethod
+    def _waits_for(start: Lane, target: Lane) -> bool:
+        seen = {start}
+        reached = [start]
+        while reached:
+            lane = reached.pop()
+            if lane is target:
+                return True
+            for waiter in lane.parked:
+                following = waiter.parked_at
+                if waiter.origin is not None and waiter.origin.live and following and following not in seen:
+                    seen.add(following)
+                    reached.append(following)
+        return False
+
+    def _count_over_limit(self, lane: Lane) -> None:
+        lane.over_limit += 1
+        if lane.over_limit == 1:
+            logger.bind(app=lane.app, handler=lane.name, queue_size=lane.queue_size).warning(
+                "{} goes over queue_size={}: waiting for room would wait for itself; logged once, counted as over_limit",
+                lane.name,
+                lane.queue_size,
+            )
+
+    def _park(self, waiter: Waiter, lane: Lane) -> None:
+        waiter.parked_at = lane
+        lane.waiters[waiter] = None
+        lane.allowance = 0
+        if waiter.origin is not None and waiter.origin.lane is not None:
+            waiter.origin.lane.parked.add(waiter)
+
+    def _unpark(self, waiter: Waiter) -> None:
+        lane = waiter.parked_at
+        if lane is not None:
+            waiter.parked_at = None
+            del lane.waiters[waiter]
+            lane.renew()
+            if waiter.origin is not None and waiter.origin.lane is not None:
+                waiter.origin.lane.parked.discard(waiter)
+
+    def _grant_room(self, lane: Lane) -> None:
+        while lane.waiters and lane.room > 0:
+            waiter = next(iter(lane.waiters))
+            self._unpark(waiter)
+            try:
+                full = self._first_full(waiter.lanes, waiter.origin, freed=lane)
+            except BacklogExceeded as exc:
+                self._refuse(waiter, exc)
+                continue
+            if full is None:
+                self._grant(waiter)
+            else:
+                self._park(waiter, full)
+
+    def _grant(self, waiter: Waiter) -> None:
+        waiter.granted = True
+        for lane in waiter.lanes:
+            self._make_busy(lane)
+            lane.reserved += 1
+            lane.renew()
+        waiter.notify()
+
+    def _refuse(self, waiter: Waiter, error: Exception) -> None:
+        self._unpark(waiter)
+        waiter.error = error
+        waiter.notify()
+
+    # -- opening and closing ---------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """The handlers run: route what was published before, in order, over the limits if need be."""
+        self.state = EngineState.RUNNING
+        backlog, self.backlog = self.backlog, []
+        for event in backlog:
+            lanes = self.router.lanes_for(type(event))
+            for lane in lanes:
+                self._make_busy(lane)
+                lane.put(event)
+            if not lanes:
+                self._nobody_wants(event)
+
+    def shut_out(self) -> None:
+        """From now on only live handler calls and ticks publish. Nothing but a few stores: safe in a signal handler."""
+        self.state = EngineState.DRAINING
+        self.router.guard()
+
+    def refuse_outsiders(self) -> None:
+        """From now on only live handler calls and ticks publish; what others wait for gets `EngineClosed`."""
+        self.shut_out()
+        for lane in self.router.lanes:
+            for waiter in [waiter for waiter in lane.waiters if not self._is_inside(waiter.origin)]:
+                self._refuse(waiter, self._closed())
+
+    def close(self) -> None:
+        """Take nothing more, abandon what is queued, cancel the handlers. May be called again."""
+        self.state = EngineState.STOPPING
+        for event in self.backlog:
+            for lane in self.router.lanes_for(type(event)):
+                lane.abandon((event,))
+        self.backlog = []
+        lanes = self.router.lanes
+        for lane in lanes:
+            lane.close()
+        # Only now: handlers that wait are cancelled rather than refused, except where they are shielded.
+        for lane in lanes:
+            for waiter in list(lane.waiters):
+                self._refuse(waiter, self._closed())
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is queued and no handler runs."""
+        return not (self.busy_lanes or self.backlog)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Idle, and no tick runs: nothing can be published from inside any more."""
+        return not self.ticks and self.is_idle
+
+    def _require_open(self, origin: Origin | None) -> None:
+        if self.state is EngineState.RUNNING or (
+            self.state is EngineState.DRAINING and self._is_inside(origin)
+        ):
+            return
+        raise self._closed()
+
+    def _is_inside(self, origin: Origin | None) -> bool:
+        return origin is not None and origin.live and origin.bus is self and origin.kind is not Kind.HOOK
+
+    def _closed(self) -> EngineClosed:
+        return EngineClosed(f"the engine is {self.state.value}: it takes this event no more")

@@ -1,0 +1,132 @@
+"""Marks: `@on_event`, `@schedule` (also called `@timer`) and `@task`.
+
+A decorator attaches a frozen record to the function and returns the function itself, so that it stays what it was: one
+may call it, override it, test it. The records are collected when the class is made (`declaration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, overload
+
+from event_flow.core.event import Event
+from event_flow.core.exception import DeclarationError
+from event_flow.core.options import seconds
+
+__all__ = ["on_event", "schedule", "task", "timer"]
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+# A dunder name, because mocks and proxies answer to every other one.
+MARKS = "__event_flow_marks__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerMark:
+    """The function is a handler of these event classes and their subclasses."""
+
+    events: tuple[type[Event[Any]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleMark:
+    """The function runs every `interval` seconds, for the first time at the start or one interval later."""
+
+    interval: float
+    run_at_once: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskMark:
+    """The function runs once, from the start on, beside the handlers."""
+
+
+Mark = HandlerMark | ScheduleMark | TaskMark
+
+
+def marks_of(function: object) -> tuple[Mark, ...]:
+    """The marks a function carries, in the order in which they were attached."""
+    inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
+    marks = getattr(inner, MARKS, ())
+    return marks if isinstance(marks, tuple) else ()
+
+
+def on_event(*events: type[Event[Any]]) -> Callable[[FunctionT], FunctionT]:
+    """Mark a method as a handler of one or several event classes, their subclasses included.
+
+    The method takes one list of events and is sync (it runs in a thread) or async. It gets the events of all its classes
+    mixed, in the order they were published, at most `max_batch` at a time, each call a list of its own. Stacked
+    decorators add up. Raises `DeclarationError` if no class is given, or something that is no event class.
+    """
+    classes = event_classes(events, "@on_event")
+    return lambda function: _attach(function, HandlerMark(events=classes))
+
+
+def schedule(interval: float | timedelta, *, run_at_once: bool = True) -> Callable[[FunctionT], FunctionT]:
+    """Mark a method to run every `interval` seconds (finite, above 0; or a `timedelta`).
+
+    It runs on the grid `start + k * interval` and does not drift; the first time at the start, or with
+    `run_at_once=False` one interval later. It never overlaps itself: ticks missed meanwhile become one, which runs
+    at once, and are counted. A failing run becomes an `ExceptionEvent` and the schedule goes on. Raises
+    `OptionError` for another interval, `DeclarationError` when used without brackets.
+    """
+    if callable(interval):
+        raise DeclarationError(
+            f"@schedule on {_name(interval)} needs an interval: write @schedule(interval=60)"
+        )
+    if not isinstance(run_at_once, bool):
+        raise DeclarationError(f"run_at_once={run_at_once!r}: True or False is allowed")
+    mark = ScheduleMark(interval=seconds("interval", interval), run_at_once=run_at_once)
+    return lambda function: _attach(function, mark)
+
+
+timer = schedule
+
+
+@overload
+def task(function: FunctionT, /) -> FunctionT: ...
+@overload
+def task() -> Callable[[FunctionT], FunctionT]: ...
+def task(function: Any = None, /) -> Any:
+    """Mark a method as a background task: it runs from the start until it returns or the engine ends.
+
+    `@task` and `@task()` are the same. An async task is cancelled at the end; a sync one has a thread of its own, which
+    cannot be cancelled: it is named in the shutdown report and left. A failing task becomes an `ExceptionEvent`, and its
+    application goes on.
+    """
+    if function is None:
+        return lambda marked: _attach(marked, TaskMark())
+    return _attach(function, TaskMark())
+
+
+def event_classes(events: tuple[object, ...], where: str) -> tuple[type[Event[Any]], ...]:
+    """The event classes among the arguments of `where`, without their type parameters; at least one, nothing else."""
+    if not events:
+        raise DeclarationError(f"{where} needs at least one event class: write {where}(MyEvent)")
+    return tuple(_event_class(event, where) for event in events)
+
+
+def _event_class(event: Any, where: str) -> type[Event[Any]]:
+    plain = getattr(event, "__origin__", event)
+    if isinstance(plain, type) and issubclass(plain, Event):
+        return plain
+    if callable(event) and not isinstance(event, type):
+        raise DeclarationError(f"{where} on {_name(event)} needs an event class: write {where}(MyEvent)")
+    raise DeclarationError(f"{where} takes subclasses of Event, not {event!r}")
+
+
+def _attach(function: Any, mark: Mark) -> Any:
+    if not (callable(function) or isinstance(function, staticmethod | classmethod)):
+        raise DeclarationError(f"{function!r} cannot be marked: only something that can be called can")
+    inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
+    try:
+        setattr(inner, MARKS, (*marks_of(inner), mark))
+    except AttributeError as exc:
+        raise DeclarationError(f"{function!r} cannot be marked: it takes no attributes") from exc
+    return function
+
+
+def _name(function: object) -> str:
+    return str(getattr(function, "__qualname__", repr(function)))

@@ -1,0 +1,97 @@
+"""The error tree: everything Event Flow raises on purpose, each also a builtin where one fits.
+
+EventFlowError
+├── DeclarationError (TypeError)         a handler, schedule, task or application is declared wrongly
+├── OptionError (ValueError)             an option has a value that is not allowed
+├── EngineNotSetError (RuntimeError)     an application is asked for its engine and has none
+├── EngineStateError (RuntimeError)      not possible in the state the engine is in
+├── EngineClosed (RuntimeError)          a publish that the engine takes no more
+├── BacklogExceeded (RuntimeError)       a publish beyond `max_backlog`
+├── WrongThreadError (RuntimeError)      called on the wrong side of the loop's thread
+├── WouldDeadlockError (RuntimeError)    waiting here would wait for oneself
+├── UnexpectedCancellation (RuntimeError)  user code was cancelled although nobody cancelled it
+├── StartTimeout, ExitTimeout (TimeoutError)  a hook overran its time
+├── BackendNotInstalled (ImportError)    the extra for a backend is missing
+├── SettingsError (ImportError)          the settings module cannot be found or imported
+└── SettingNotFound (AttributeError)     the settings module has no such name
+"""
+
+from __future__ import annotations
+
+
+class EventFlowError(Exception):
+    """The base of every error that Event Flow raises on purpose."""
+
+
+class DeclarationError(EventFlowError, TypeError):
+    """A handler, schedule, task, hook or application is declared or added in a way that cannot work."""
+
+
+class OptionError(EventFlowError, ValueError):
+    """An option has a value that is not allowed; the message names the option and what is."""
+
+
+class EngineNotSetError(EventFlowError, RuntimeError):
+    """`self.engine` of an application that was not added to an engine."""
+
+
+class EngineStateError(EventFlowError, RuntimeError):
+    """What was asked is not possible in the state the engine is in."""
+
+
+class EngineClosed(EventFlowError, RuntimeError):
+    """The engine takes this publish no more: it is stopping, or has stopped. Nothing was delivered."""
+
+
+class BacklogExceeded(EventFlowError, RuntimeError):
+    """More than `max_backlog` events wait beyond what the queues may hold. Nothing was delivered.
+
+    `handler` is the handler whose lane overflowed, None for events published before the start; `limit` is `max_backlog`.
+    """
+
+    def __init__(self, message: str, *, handler: str | None, limit: int) -> None:
+        super().__init__(message)
+        self.handler = handler
+        self.limit = limit
+
+
+class WrongThreadError(EventFlowError, RuntimeError):
+    """A call for the loop's thread was made in another one, or the other way round."""
+
+
+class WouldDeadlockError(EventFlowError, RuntimeError):
+    """A handler or hook waits for something that cannot happen before it ends."""
+
+
+class UnexpectedCancellation(EventFlowError, RuntimeError):
+    """User code ended with a cancellation that nobody asked for, for instance by awaiting a cancelled future."""
+
+
+class StartTimeout(EventFlowError, TimeoutError):
+    """A `before_start` hook took longer than `start_timeout`; `hook` names it, `timeout` is in seconds."""
+
+    def __init__(self, message: str, *, hook: str, timeout: float) -> None:
+        super().__init__(message)
+        self.hook = hook
+        self.timeout = timeout
+
+
+class ExitTimeout(EventFlowError, TimeoutError):
+    """An `exit` hook took longer than `exit_timeout`; `hook` names it, `timeout` is in seconds."""
+
+    def __init__(self, message: str, *, hook: str, timeout: float) -> None:
+        super().__init__(message)
+        self.hook = hook
+        self.timeout = timeout
+
+
+class BackendNotInstalled(EventFlowError, ImportError):
+    """The backend asked for is an optional extra that is not installed; the message says which."""
+
+
+class SettingsError(EventFlowError, ImportError):
+    """The settings module cannot be found or imported; the real error is the cause."""
+
+
+class SettingNotFound(EventFlowError, AttributeError):
+    """The settings module has no such name; the message says where was looked."""

@@ -1,0 +1,179 @@
+"""What becomes of an exception that leaves user code.
+
+A failing handler, tick or task is an outcome: logged, counted, and published as an `ExceptionEvent`. A failing framework,
+`SystemExit` and `KeyboardInterrupt` are errors: they end the engine and leave `run()` bare.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+from loguru import logger
+
+from event_flow.core.backend import NativeTask
+from event_flow.core.bus import Bus
+from event_flow.core.event import Event, ExceptionEvent, Redeliver
+from event_flow.core.exception import BacklogExceeded, EngineClosed, UnexpectedCancellation
+from event_flow.core.options import OnError
+
+# A handler that fails a thousand times a second must not be what fills the disk: in a minute so many failures of one
+# handler are logged in full, the others counted.
+LOGGED_IN_FULL = 5
+LOG_WINDOW = 60.0
+
+
+def is_cancelled_by_scope() -> bool:
+    """Whether a scope around the current task is cancelled."""
+    return anyio.current_effective_deadline() == -math.inf
+
+
+def what_happened(exc: BaseException, name: str) -> BaseException | None:
+    """The exception that user code really ended with; None if it is the cancellation of a scope around the task.
+
+    A cancellation that nobody asked for (user code awaited a cancelled future) becomes an `UnexpectedCancellation`;
+    a `SystemExit` or `KeyboardInterrupt` inside a group is taken out of it.
+    """
+    cancelled_class = anyio.get_cancelled_exc_class()
+    if isinstance(exc, BaseExceptionGroup):
+        fatal, _ = exc.split((KeyboardInterrupt, SystemExit))
+        if fatal is not None:
+            return _first_leaf(fatal)
+        _, others = exc.split(cancelled_class)
+        if others is not None:
+            return others if isinstance(others, Exception) else _first_leaf(others)
+    elif not isinstance(exc, cancelled_class):
+        return exc
+    if is_cancelled_by_scope():
+        return None
+    unexpected = UnexpectedCancellation(
+        f"{name} was cancelled although nobody asked for it: it awaited something cancelled"
+    )
+    unexpected.__cause__ = exc
+    return unexpected
+
+
+def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _nobody_listens(error: BaseException) -> None:
+    raise error
+
+
+class FailureLog:
+    """Decides which failures of one handler are logged in full. Told the time, in seconds of any clock."""
+
+    def __init__(self) -> None:
+        self._window_ends = -math.inf
+        self._in_window = 0
+
+    def count(self, now: float) -> tuple[bool, int]:
+        """A failure happened: whether to log it in full, and how many before it were not and are to be mentioned now."""
+        skipped = 0
+        if now >= self._window_ends:
+            skipped = self.skipped
+            self._window_ends = now + LOG_WINDOW
+            self._in_window = 0
+        self._in_window += 1
+        return self._in_window <= LOGGED_IN_FULL, skipped
+
+    @property
+    def skipped(self) -> int:
+        """Failures of the current window that were not logged."""
+        return max(0, self._in_window - LOGGED_IN_FULL)
+
+
+class Failures:
+    """Where every failure of one run ends. `fail` ends the engine with an error; the supervisor sets it."""
+
+    def __init__(self, bus: Bus, on_error: OnError) -> None:
+        self.bus = bus
+        self.fail: Callable[[BaseException], object] = _nobody_listens
+        self.is_strict = on_error == "raise"
+        self.supervisor: NativeTask | None = None
+        self.is_loop_ending = False  # native cancellation has reached the supervisor, and was answered
+        self._logs: dict[str, FailureLog] = {}
+
+    def examine(self, exc: BaseException, name: str) -> BaseException | None:
+        """What user code really ended with; None if `exc` is the engine's own cancellation and is to be raised again.
+
+        Native cancellation of every task, as at the end of a loop, counts as the engine's own. Of this task alone, it
+        is the doing of the user code, and a failure.
+        """
+        native = NativeTask()
+        if native.is_being_cancelled() and not is_cancelled_by_scope():
+            if self.is_all_cancelled and isinstance(exc, anyio.get_cancelled_exc_class()):
+                return None
+            native.absorb()
+        return what_happened(exc, name)
+
+    async def contain(
+        self,
+        error: BaseException,
+        *,
+        name: str,
+        app: str,
+        events: Sequence[Event[Any]] = (),
+        redeliver: Redeliver | None = None,
+    ) -> None:
+        """Take what the handler, schedule or task `name` ended with: log and publish it, or end the engine with it."""
+        if not isinstance(error, Exception):
+            self.fail(error)
+            return
+        self._log(error, name, app, events)
+        if self.is_strict:
+            self.fail(error)
+        else:
+            await self._publish(error, name, events, redeliver)
+
+    @property
+    def is_all_cancelled(self) -> bool:
+        """Whether native cancellation reached the supervisor too: then it is the whole loop that ends."""
+        return self.is_loop_ending or (self.supervisor is not None and self.supervisor.is_being_cancelled())
+
+    def summarise(self) -> None:
+        """At the end: mention what was not logged."""
+        for name, log in self._logs.items():
+            self._mention(name, log.skipped)
+
+    def _log(self, error: Exception, name: str, app: str, events: Sequence[Event[Any]]) -> None:
+        in_full, skipped = self._logs.setdefault(name, FailureLog()).count(anyio.current_time())
+        self._mention(name, skipped)
+        if in_full:
+            bound = logger.bind(app=app, handler=name, events=len(events)).opt(exception=error)
+            if events:
+                bound.error("{} failed with {} events: {!r}", name, len(events), error)
+            else:
+                bound.error("{} failed: {!r}", name, error)
+
+    @staticmethod
+    def _mention(name: str, skipped: int) -> None:
+        if skipped:
+            logger.bind(handler=name, failures=skipped).error(
+                "{} failed {} more times in a minute", name, skipped
+            )
+
+    async def _publish(
+        self, error: Exception, name: str, events: Sequence[Event[Any]], redeliver: Redeliver | None
+    ) -> None:
+        ordinary = [event for event in events if not isinstance(event, ExceptionEvent)]
+        if events and not ordinary:
+            return  # whoever handles failures failed itself: logged only, or it would go round for ever
+        if not self.bus.router.lanes_for(ExceptionEvent):
+            return
+        event = ExceptionEvent(
+            error,
+            handler=name,
+            traceback_str="".join(traceback.format_exception(error)),
+            events=ordinary,
+            redeliver=redeliver,
+        )
+        try:
+            await self.bus.publish(event)
+        except (EngineClosed, BacklogExceeded) as exc:
+            logger.bind(handler=name).warning("The ExceptionEvent of {} was not published: {}", name, exc)

@@ -1,0 +1,167 @@
+"""Publishing from threads: requests are appended under a lock, the loop is woken once for many, a future answers.
+
+Nothing in it can hang: the engine fails every request that is open when it ends, and refuses those that come later.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from event_flow.core.backend import LoopGone, Wake
+from event_flow.core.bus import Bus
+from event_flow.core.event import Event
+from event_flow.core.exception import EngineClosed
+from event_flow.core.origin import Origin, current_origin
+from event_flow.core.threads import Threads, WorkerThread
+from event_flow.core.waiter import Waiter
+
+# Events in one request: enough to make the hop cheap, few enough that other tasks of the loop get their turn.
+REQUEST_SIZE = 1000
+
+
+class Request:
+    """Some events that one thread publishes, one after the other; the thread waits for `answer`."""
+
+    def __init__(self, events: Sequence[Event[Any]], *, pooled: bool) -> None:
+        self.events = events
+        self.origin: Origin | None = current_origin.get()
+        self.pooled = pooled
+        self.answer: Future[None] = Future()
+        self.waiter: Waiter | None = None
+        self.next = 0
+
+
+class Inbox:
+    """Where the threads of one run leave what they publish. Before `open` there is no loop: events go to the backlog."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._lock = threading.Lock()
+        self._wake: Wake | None = None
+        self._threads: Threads | None = None
+        self._arrived: deque[Request] = deque()
+        self._unanswered: set[Request] = set()
+        self._closed = False
+
+    def open(self, wake: Wake, threads: Threads) -> None:
+        """From now on the loop publishes."""
+        with self._lock:
+            self._wake = wake
+            self._threads = threads
+
+    def close(self) -> None:
+        """Refuse what is open and what comes later. May be called again."""
+        with self._lock:
+            self._closed = True
+            requests = [*self._arrived, *self._unanswered]
+            self._arrived.clear()
+            self._unanswered.clear()
+        for request in requests:
+            if request.waiter is not None:
+                self._bus.withdraw(request.waiter)
+            request.answer.set_exception(_closed())
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing has arrived that was not looked at."""
+        return not self._arrived
+
+    def publish(self, events: Sequence[Event[Any]]) -> None:
+        """Publish from another thread, waiting until all `events` are delivered. Raises what `pub_event` would."""
+        thread = threading.current_thread()
+        for start in range(0, len(events), REQUEST_SIZE):
+            part = events[start : start + REQUEST_SIZE]
+            request = Request(part, pooled=isinstance(thread, WorkerThread) and thread.pooled)
+            if self._submit(request):
+                request.answer.result()
+
+    def _submit(self, request: Request) -> bool:
+        """Returns False if the events are in the backlog already, because nothing runs yet."""
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            if self._wake is None:
+                for event in request.events:
+                    self._bus.hold(event)
+                return False
+            self._arrived.append(request)
+            wake = self._wake if len(self._arrived) == 1 else None
+        if wake is not None:
+            try:
+                wake(self._look)
+            except LoopGone:
+                self.close()
+        return True
+
+    def _look(self) -> None:
+        """On the loop: publish what has arrived."""
+        with self._lock:
+            requests = list(self._arrived)
+            self._arrived.clear()
+            self._unanswered.update(requests)
+        for request in requests:
+            self._advance(request)
+        self._bus.on_change()
+
+    def _advance(self, request: Request) -> None:
+        """Publish as much of a request as there is room for."""
+        try:
+            while request.next < len(request.events):
+                request.waiter = self._bus.admit(request.events[request.next], request.origin)
+                if request.waiter is not None:
+                    request.waiter.notify = self._later(request)
+                    self._lend_place(request)
+                    return
+                request.next += 1
+        except Exception as exc:  # noqa: BLE001 - the thread raises it
+            self._answer(request, exc)
+        else:
+            self._answer(request, None)
+
+    def _later(self, request: Request) -> Callable[[], None]:
+        """A waiter is notified while others are being looked at; so its turn comes in the next pass of the loop."""
+
+        def notify() -> None:
+            try:
+                if self._wake is not None:
+                    self._wake(lambda: self._resume(request))
+            except LoopGone:
+                self.close()
+
+        return notify
+
+    def _resume(self, request: Request) -> None:
+        if request not in self._unanswered or request.waiter is None:
+            return
+        waiter, request.waiter = request.waiter, None
+        self._return_place(request)
+        try:
+            self._bus.complete(waiter)
+        except Exception as exc:  # noqa: BLE001 - the thread raises it
+            self._answer(request, exc)
+        else:
+            request.next += 1
+            self._advance(request)
+
+    def _answer(self, request: Request, error: Exception | None) -> None:
+        self._unanswered.discard(request)
+        if error is None:
+            request.answer.set_result(None)
+        else:
+            request.answer.set_exception(error)
+
+    def _lend_place(self, request: Request) -> None:
+        if request.pooled and self._threads is not None:
+            self._threads.lend_place()
+
+    def _return_place(self, request: Request) -> None:
+        if request.pooled and self._threads is not None:
+            self._threads.return_place()
+
+
+def _closed() -> EngineClosed:
+    return EngineClosed("the engine has stopped: it takes this event no more")

@@ -1,0 +1,42 @@
+"""Where user code is called: async functions on the loop, sync ones in a thread."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from event_flow.core.threads import Threads
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling `function` gives a coroutine, as far as its declaration says.
+
+    True for coroutine functions, partials and bound methods of them, and objects with an async `__call__`.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)
+    )  # noqa: B004
+
+
+async def invoke(
+    function: Callable[..., Any], *args: Any, name: str, threads: Threads, own_thread: bool = False
+) -> Any:
+    """Call user code and return its result.
+
+    Raises `TypeError` if a sync function returns an awaitable: it was called in a thread, where nothing can await it.
+    """
+    if is_async(function):
+        return await function(*args)
+    result = await threads.run(name, function, *args, own_thread=own_thread)
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"{name} is a sync function that returned {type(result).__name__}, which nobody awaits: "
+            "make it `async def`, or return nothing"
+        )
+    return result

@@ -1,0 +1,173 @@
+"""The queue of one handler: a memory object stream of batches, and the numbers that admit events to it.
+
+    publish ──append──▶ [open batch] … [batch] [batch] ──receive──▶ handler
+
+The last batch in the queue stays open, and publishing into it is one comparison with `allowance` and one append. A worker
+that takes the open batch closes it. The allowance is 0 whenever a publish must be looked at: while the lane is empty,
+while publishes wait for it, and while the engine takes none from outside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from anyio import CancelScope
+
+from event_flow.core.event import Event
+
+if TYPE_CHECKING:
+    from event_flow.core.waiter import Waiter
+
+Batch = list[Event[Any]]
+
+# Events that one task may publish in a row before others get a turn: a handler's time for as many is far below what
+# anyone notices, and a turn costs less than a hundredth of publishing them.
+YIELD_AFTER = 1000
+
+
+class Lane:
+    """The run-time home of one handler of one application, for one run of the engine."""
+
+    __slots__ = (
+        "abandoned",
+        "allowance",
+        "app",
+        "batches",
+        "busy",
+        "dropped",
+        "failed",
+        "function",
+        "guarded",
+        "handled",
+        "held",
+        "is_closed",
+        "largest_batch",
+        "mark",
+        "max_batch",
+        "name",
+        "open",
+        "over_limit",
+        "parked",
+        "queue_size",
+        "receive_stream",
+        "reserved",
+        "running",
+        "scope",
+        "send_stream",
+        "waiters",
+    )
+
+    def __init__(
+        self, name: str, app: str, function: Callable[..., Any], *, queue_size: int, max_batch: int
+    ) -> None:
+        self.name = name
+        self.app = app
+        self.function = function
+        self.queue_size = queue_size
+        self.max_batch = max_batch
+        # Unbounded in batches: what bounds the lane is the number of events.
+        self.send_stream, self.receive_stream = anyio.create_memory_object_stream[Batch](math.inf)
+        self.scope = CancelScope()
+
+        self.open: Batch = []
+        self.allowance = 0
+        self.mark = 0  # length of the open batch when the allowance was last renewed
+        self.held = 0  # events queued in closed batches
+        self.reserved = 0  # places granted to publishes that have not been delivered yet
+        self.guarded = False  # every publish takes the slow path
+        self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # publishes parked here, in order of arrival
+        self.parked: set[Waiter] = set()  # publishes of this lane's own handler that are parked anywhere
+        self.is_closed = False
+        self.busy = False  # something is queued, running or reserved
+
+        self.running = 0
+        self.handled = 0
+        self.failed = 0
+        self.dropped = 0
+        self.abandoned: Counter[str] = Counter()  # by event class
+        self.batches = 0
+        self.largest_batch = 0
+        self.over_limit = 0
+
+    @property
+    def queued(self) -> int:
+        """Events that wait for the handler."""
+        return self.held + len(self.open)
+
+    @property
+    def room(self) -> int:
+        """Events that may come before publishers wait; below 0 over the limit."""
+        return self.queue_size - self.held - len(self.open) - self.reserved
+
+    @property
+    def accepted(self) -> int:
+        """Deliveries this lane ever took on."""
+        ended = self.handled + self.failed + self.dropped + self.abandoned.total()
+        return ended + self.running + self.queued
+
+    def put(self, event: Event[Any]) -> None:
+        """Queue one event. The caller has looked for room."""
+        if 0 < len(self.open) < self.max_batch:
+            self.open.append(event)
+        else:
+            self.held += len(self.open)
+            self.open = [event]
+            self.send_stream.send_nowait(self.open)
+        self.renew()
+
+    def renew(self) -> None:
+        """Work out how far the open batch may grow without another look."""
+        self.mark = length = len(self.open)
+        if not length or self.guarded or self.waiters:
+            self.allowance = 0
+        else:
+            self.allowance = length + max(0, min(self.max_batch - length, self.room, YIELD_AFTER))
+
+    def guard(self) -> None:
+        """From now on every publish takes the slow path."""
+        self.guarded = True
+        self.allowance = 0
+
+    def take(self, batch: Batch) -> None:
+        """The worker has received `batch` and begins to run it: its places are free."""
+        if batch is self.open:
+            self.open = []
+            self.allowance = self.mark = 0
+        else:
+            self.held -= len(batch)
+        self.running = len(batch)
+        self.batches += 1
+        self.largest_batch = max(self.largest_batch, self.running)
+
+    def abandon(self, events: Iterable[Event[Any]]) -> None:
+        """These deliveries will never be made; they are counted by class."""
+        self.abandoned.update(type(event).__name__ for event in events)
+
+    def close(self) -> None:
+        """Cancel the worker with the handler it runs, and abandon what is queued. May be called again."""
+        self.guard()
+        self.is_closed = True
+        self.scope.cancel()
+        while self.receive_stream.statistics().current_buffer_used:
+            batch = self.receive_stream.receive_nowait()
+            if batch is not self.open:
+                self.abandon_received(batch)
+        self.abandon(self.open)
+        self.open = []
+        self.send_stream.close()
+        self.receive_stream.close()
+
+    def abandon_received(self, batch: Batch) -> None:
+        """`batch` left the queue when the lane was closing. (The open one was abandoned with it.)"""
+        if self.held:
+            self.held -= len(batch)
+            self.abandon(batch)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Lane {self.name}: {self.queued} queued, {self.running} running, {len(self.waiters)} waiting>"
+        )

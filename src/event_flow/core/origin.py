@@ -1,0 +1,38 @@
+"""Which user code is at work: known to every publish through a context variable.
+
+A publish inherits the origin of the code it is called from: the tasks that code starts and the thread it runs in carry a
+copy of its context. That is how the bus can tell inside from outside, and which handler waits for which.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from event_flow.core.bus import Bus
+    from event_flow.core.lane import Lane
+
+
+class Kind(Enum):
+    """What kind of user code."""
+
+    CALL = "handler"
+    TICK = "schedule"
+    HOOK = "hook"
+
+
+class Origin:
+    """One call of user code. `live` while it runs; what it left behind afterwards is outside."""
+
+    __slots__ = ("bus", "kind", "lane", "live")
+
+    def __init__(self, bus: Bus, kind: Kind, lane: Lane | None = None) -> None:
+        self.bus = bus
+        self.kind = kind
+        self.lane = lane
+        self.live = True
+
+
+current_origin: ContextVar[Origin | None] = ContextVar("event_flow_origin", default=None)

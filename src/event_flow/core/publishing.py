@@ -1,0 +1,112 @@
+"""Publishing: what users call, and the fast path. Everything that needs a second look is the bus's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from threading import get_ident
+from typing import Any
+
+from event_flow.core.bus import Bus, require_event
+from event_flow.core.event import Event
+from event_flow.core.exception import WrongThreadError
+from event_flow.core.inbox import Inbox
+from event_flow.core.routing import Lanes
+
+
+class Publisher:
+    """The publishing half of `AppEngine`.
+
+    Every publish is all or nothing: an event reaches the lanes of all its handlers at once, or none of them when the
+    publish is cancelled or raises. Anything that is no instance of `Event` is a `TypeError`, in every state.
+    Before the handlers run nothing waits: events are kept, at most `max_backlog`, and routed in order at the start.
+    """
+
+    _bus: Bus
+    _inbox: Inbox
+    _routes: dict[type, Lanes]
+    _thread: int | None
+
+    def _publish_with(self, bus: Bus) -> None:
+        self._bus = bus
+        self._inbox = Inbox(bus)
+        self._routes = bus.router.routes
+        self._thread = bus.thread
+
+    async def pub_event(self, event: Event[Any]) -> None:
+        """Hand an event to every handler of its class; wait while one of their lanes is full.
+
+        The events of one task reach a handler in the order in which they were published. Returning means accepted, not
+        handled. While there is room it does not yield, but for one checkpoint in about a thousand events.
+
+        Raises `EngineClosed` when the engine is stopping or stopped, `BacklogExceeded` beyond `max_backlog`,
+        `WrongThreadError` (a `RuntimeError`) outside the loop's thread.
+        """
+        if get_ident() == self._thread:
+            lanes = self._routes.get(type(event))
+            if lanes is not None:
+                for lane in lanes:
+                    if len(lane.open) >= lane.allowance:
+                        break
+                else:
+                    for lane in lanes:
+                        lane.open.append(event)
+                    return
+        await self._bus.publish(event)
+
+    async def pub_events(self, events: Iterable[Event[Any]]) -> None:
+        """Publish many events, in order, each as `pub_event` would, but cheaper.
+
+        The iterable is read to its end, and every event checked, before the first is published. Cancelled or refused,
+        an unknown prefix was delivered.
+        """
+        listed = _checked(events)
+        self._bus.require_loop_thread()
+        for _, same_class in groupby(listed, type):
+            await self._publish_run(list(same_class))
+
+    async def _publish_run(self, run: list[Event[Any]]) -> None:
+        """Publish events of one class, as many at a time as the open batches of all its lanes may take."""
+        event_class = type(run[0])
+        done = 0
+        while done < len(run):
+            lanes = self._routes.get(event_class, ())
+            room = min((lane.allowance - len(lane.open) for lane in lanes), default=0)
+            if room > 0:
+                part = run[done : done + room]
+                for lane in lanes:
+                    lane.open.extend(part)
+                done += len(part)
+            else:
+                await self._bus.publish(run[done])
+                done += 1
+
+    def pub_event_nowait(self, event: Event[Any]) -> None:
+        """Publish an event now, or raise `anyio.WouldBlock` exactly where `pub_event` would wait. Otherwise as `pub_event`."""
+        self._bus.publish_nowait(event)
+
+    def pub_event_from_thread(self, event: Event[Any]) -> None:
+        """Publish an event from a thread that is not the loop's: a sync handler or task, or any other.
+
+        Blocks the thread as `pub_event` would wait, and raises what it would raise. Never hangs: the end of the engine
+        ends it with `EngineClosed`. In the loop's own thread it raises `WrongThreadError` (a `RuntimeError`) at once.
+        """
+        require_event(event)
+        self._publish_from_thread([event])
+
+    def pub_events_from_thread(self, events: Iterable[Event[Any]]) -> None:
+        """Publish many events from a thread that is not the loop's; to `pub_event_from_thread` as `pub_events` to `pub_event`."""
+        self._publish_from_thread(_checked(events))
+
+    def _publish_from_thread(self, events: list[Event[Any]]) -> None:
+        if get_ident() == self._bus.thread:
+            raise WrongThreadError("this is the thread the engine runs in: await pub_event or pub_events")
+        self._inbox.publish(events)
+
+
+def _checked(events: Iterable[Event[Any]]) -> list[Event[Any]]:
+    listed = list(events)
+    if not all(issubclass(event_class, Event) for event_class in set(map(type, listed))):
+        for event in listed:
+            require_event(event)
+    return listed

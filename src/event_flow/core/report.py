@@ -1,0 +1,107 @@
+"""Numbers: `statistics()` of a running engine and the report of one that has ended. They count deliveries.
+
+A delivery is one event for one handler: an event that three handlers want is three deliveries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from event_flow.core.state import EngineState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerStatistics:
+    """One handler since the engine's start.
+
+    `accepted == handled + failed + dropped + running + queued`, and what was abandoned once the engine has stopped.
+    `over_limit` counts events taken beyond `queue_size` because waiting for room would have been a deadlock.
+    """
+
+    queued: int
+    running: int
+    accepted: int
+    handled: int
+    failed: int
+    dropped: int
+    batches: int
+    largest_batch: int
+    over_limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleStatistics:
+    """One schedule since the engine's start. `missed` ticks were due while the one before still ran."""
+
+    ticks: int
+    missed: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatistics:
+    """The whole engine since its start: sums over its handlers, `largest_batch` the largest of all.
+
+    `backlog` events were published before the handlers run and are not routed yet; `unhandled` events had no handler.
+    `handlers` and `schedules` map names like `"App.method"` to their own statistics.
+    """
+
+    state: EngineState
+    backlog: int
+    unhandled: int
+    queued: int
+    running: int
+    accepted: int
+    handled: int
+    failed: int
+    dropped: int
+    batches: int
+    largest_batch: int
+    over_limit: int
+    handlers: Mapping[str, HandlerStatistics]
+    schedules: Mapping[str, ScheduleStatistics]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownReport:
+    """What became of every delivery: `accepted == handled + failed + dropped + abandoned`.
+
+    `abandoned_events` says what was abandoned: handler → event class → count. `unhandled` events had no handler and
+    are in no other number. `tasks_left` and `threads_left` name what still ran when its time was over.
+    """
+
+    accepted: int
+    handled: int
+    failed: int
+    dropped: int
+    abandoned: int
+    unhandled: int
+    abandoned_events: Mapping[str, Mapping[str, int]]
+    tasks_left: tuple[str, ...]
+    threads_left: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing was abandoned and nothing left behind."""
+        return not (self.abandoned or self.tasks_left or self.threads_left)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{_counted(self.accepted, 'delivery', 'deliveries')}: {self.handled:,} handled, {self.failed:,} failed, "
+            f"{self.dropped:,} dropped, {self.abandoned:,} abandoned"
+        ]
+        for handler, classes in sorted(self.abandoned_events.items()):
+            listed = ", ".join(f"{count:,} {name}" for name, count in sorted(classes.items()))
+            lines.append(f"  abandoned by {handler}: {listed}")
+        if self.unhandled:
+            lines.append(f"  {_counted(self.unhandled, 'event', 'events')} that no handler wants")
+        if self.tasks_left:
+            lines.append(f"  tasks that ended late: {', '.join(self.tasks_left)}")
+        if self.threads_left:
+            lines.append(f"  threads left running: {', '.join(self.threads_left)}")
+        return "\n".join(lines)
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"

@@ -1,0 +1,45 @@
+"""Which lanes an event goes to: decided by its class, once for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from event_flow.core.event import Event
+from event_flow.core.lane import Lane
+
+Lanes = tuple[Lane, ...]
+
+
+class Router:
+    """Maps event classes to lanes. A handler of a class gets its subclasses, a handler of `Event` everything.
+
+    `routes` is the cache that publishing looks into: every concrete class seen so far that some handler wants.
+    """
+
+    def __init__(self) -> None:
+        self.routes: dict[type, Lanes] = {}
+        self._handlers: list[tuple[Lane, tuple[type, ...]]] = []
+
+    def add(self, lane: Lane, events: Iterable[type[Event[Any]]]) -> None:
+        """`lane` wants events of these classes. Call it before the first event is routed."""
+        self._handlers.append((lane, tuple(events)))
+
+    def lanes_for(self, event_class: type) -> Lanes:
+        """The lanes of a class, in the order in which they were added; empty if no handler wants it."""
+        lanes = self.routes.get(event_class)
+        if lanes is None:
+            lanes = tuple(lane for lane, events in self._handlers if issubclass(event_class, events))
+            if lanes:
+                self.routes[event_class] = lanes
+        return lanes
+
+    @property
+    def lanes(self) -> Lanes:
+        """Every lane, in the order in which they were added."""
+        return tuple(lane for lane, _ in self._handlers)
+
+    def guard(self) -> None:
+        """From now on every publish takes the slow path."""
+        for lane, _ in self._handlers:
+            lane.guard()

@@ -1,0 +1,24 @@
+"""What the parts of one run share. Made anew for each: nothing of one run survives into the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from event_flow.core.bell import Bell
+from event_flow.core.bus import Bus
+from event_flow.core.failure import Failures
+from event_flow.core.inbox import Inbox
+from event_flow.core.options import EngineOptions
+from event_flow.core.threads import Threads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of an engine, from `STARTING` to `STOPPED`."""
+
+    options: EngineOptions
+    bus: Bus
+    inbox: Inbox
+    threads: Threads
+    failures: Failures
+    bell: Bell

@@ -1,0 +1,100 @@
+"""SIGINT and SIGTERM while `AppEngine.start()` runs: the first drains, the second hurries, the third ends the process.
+
+A handler that hogs the loop would make the second signal wait for it. So that one is raised into it as a
+`KeyboardInterrupt`, but only if the loop has not run since the first, and never into the code of the loop or of Event
+Flow itself, which it would tear.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from event_flow.core.backend import LoopGone, Wake
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
+NOT_INTO = frozenset({"event_flow", "anyio", "asyncio", "trio", "uvloop", "selectors", "outcome", "loguru"})
+
+_installed: list[SignalHandlers] = []
+
+
+class SignalHandlers:
+    """A context manager. Outside the main thread, where Python allows no signal handlers, it does nothing.
+
+    `stop` and `hurry` are called on the loop, never inside the signal handler.
+    """
+
+    def __init__(self, wake: Wake, *, stop: Callable[[], object], hurry: Callable[[], object]) -> None:
+        self._wake = wake
+        self._stop = stop
+        self._hurry = hurry
+        self._previous: dict[int, Any] = {}
+        self._received = 0
+        self._loop_has_run = True
+
+    @property
+    def was_hurried(self) -> bool:
+        """A second signal came."""
+        return self._received > 1
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            _installed.append(self)
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.restore()
+        if self in _installed:
+            _installed.remove(self)
+
+    def restore(self) -> None:
+        """Put the handlers back that were there before."""
+        while self._previous:
+            number, previous = self._previous.popitem()
+            # None: a handler that was not installed from Python; the default is the nearest there is.
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received += 1
+        if self._received > 2:
+            signal.signal(number, signal.SIG_DFL)
+            os._exit(128 + number)
+        is_hogged = not self._loop_has_run
+        self._loop_has_run = False
+        try:
+            self._wake(self._act)
+        except LoopGone:
+            raise KeyboardInterrupt from None
+        if self._received == 2 and is_hogged and frame is not None and _is_users(frame):
+            raise KeyboardInterrupt
+
+    def _act(self) -> None:
+        self._loop_has_run = True
+        if self.was_hurried:
+            self._hurry()
+        else:
+            self._stop()
+
+
+def _is_users(frame: FrameType) -> bool:
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return package not in NOT_INTO
+
+
+def _restore_in_child() -> None:
+    """A forked child inherits handlers that would wake its parent's loop."""
+    for handlers in _installed:
+        handlers.restore()
+    _installed.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_restore_in_child)

@@ -1,0 +1,147 @@
+"""Threads for sync user code: daemons of the engine's own, so that none of them can hold the end of a process.
+
+A thread cannot be cancelled. When the code that waits for one is cancelled, the thread is left: it goes on, it is named
+in the shutdown report, and what it raises later is logged. anyio's own worker threads are not used: on asyncio they are
+no daemons, and one that never returns keeps the interpreter from exiting.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from anyio import CapacityLimiter
+from loguru import logger
+
+from event_flow.core.backend import LoopGone, Wake
+
+
+class Job:
+    """One call of sync code in a thread."""
+
+    __slots__ = ("call", "done", "error", "left", "name", "result")
+
+    def __init__(self, name: str, call: Callable[[], Any]) -> None:
+        self.name = name
+        self.call = call
+        self.done = anyio.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.left = False
+
+    def execute(self) -> None:
+        try:
+            self.result = self.call()
+        except BaseException as exc:  # noqa: BLE001 - it is raised again where the result is awaited
+            self.error = exc
+            if self.left:
+                logger.bind(thread=self.name).opt(exception=exc).error(
+                    "{}, which was left running, failed", self.name
+                )
+
+
+class WorkerThread(threading.Thread):
+    """A daemon that executes one job after the other until it is told to end."""
+
+    def __init__(self, threads: Threads, *, pooled: bool) -> None:
+        super().__init__(name="event-flow worker", daemon=True)
+        self.threads = threads
+        self.pooled = pooled
+        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            self.name = f"event-flow {job.name}"
+            job.execute()
+            self.name = "event-flow worker"
+            try:
+                self.threads.wake(functools.partial(self.threads.finished, self, job))
+            except LoopGone:
+                return
+            del job
+
+
+class Threads:
+    """The threads of one run. At most `limit` run pooled calls at once; calls with a thread of their own come on top."""
+
+    def __init__(self, limit: int, wake: Wake) -> None:
+        self.wake = wake
+        self._places = CapacityLimiter(limit)
+        self._idle: list[WorkerThread] = []
+        self._running: set[Job] = set()
+        self._closed = False
+
+    async def run(self, name: str, function: Callable[..., Any], *args: Any, own_thread: bool = False) -> Any:
+        """Call `function(*args)` in a thread and a copy of the current context; return or raise what it does.
+
+        Waits for a place, unless the call has a thread of its own. Cancelled while the call runs, the thread is left.
+        """
+        context = contextvars.copy_context()
+        job = Job(name, functools.partial(context.run, function, *args))
+        if not own_thread:
+            await self._places.acquire_on_behalf_of(job)
+        self._submit(job, pooled=not own_thread)
+        try:
+            await job.done.wait()
+        except BaseException:
+            job.left = True
+            raise
+        try:
+            if job.error is not None:
+                raise job.error
+            return job.result
+        finally:
+            del job, context  # the error's traceback refers to this frame
+
+    def lend_place(self) -> None:
+        """A pooled call waits for the engine: another one may run meanwhile."""
+        self._places.total_tokens += 1
+
+    def return_place(self) -> None:
+        """A call that had lent its place goes on; for a moment there may be one too many."""
+        self._places.total_tokens -= 1
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The names of calls that still run although nobody waits for them."""
+        return tuple(sorted(job.name for job in self._running if job.left))
+
+    def finished(self, worker: WorkerThread, job: Job) -> None:
+        """Called on the loop when `worker` has executed `job`."""
+        self._running.discard(job)
+        if worker.pooled:
+            self._places.release_on_behalf_of(job)
+        if worker.pooled and not self._closed:
+            self._idle.append(worker)
+        else:
+            worker.jobs.put(None)
+        job.done.set()
+
+    def close(self) -> None:
+        """End the idle threads, and those that are left once their call returns."""
+        self._closed = True
+        for worker in self._idle:
+            worker.jobs.put(None)
+        for worker in self._idle:
+            worker.join(timeout=1)  # it has nothing to do but to end
+        self._idle.clear()
+
+    def _submit(self, job: Job, *, pooled: bool) -> None:
+        self._running.add(job)
+        if pooled and self._idle:
+            worker = self._idle.pop()
+        else:
+            worker = WorkerThread(self, pooled=pooled)
+            try:
+                worker.start()
+            except RuntimeError:  # the system has no thread left, or the interpreter ends
+                self._running.discard(job)
+                if pooled:
+                    self._places.release_on_behalf_of(job)
+                raise
+        worker.jobs.put(job)

@@ -1,0 +1,68 @@
+"""A clock that jumps when everything waits: an hour of schedules in a millisecond, alike on asyncio and on Trio.
+
+Give the options to `anyio.run` or `AppEngine.start`, or to anyio's pytest fixture as `(backend, options)`. Time starts
+at 0 and stands still while any task can run; when all of them wait, it is at once the time of the next deadline. When
+there is no deadline either, the loop really waits: for threads, signals and sockets. The clock does not know of threads
+at work: while one runs and a deadline is set, it jumps, so a timeout around a thread is over at once. uvloop keeps its
+own time and cannot have such a clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import selectors
+import time
+from typing import Any
+
+__all__ = ["virtual_clock"]
+
+CLOCK_RESOLUTION = time.get_clock_info("monotonic").resolution
+
+
+def virtual_clock(backend: str) -> dict[str, Any]:
+    """Backend options that run `backend` ("asyncio" or "trio") on a virtual clock of its own.
+
+    Made for one run: on Trio, a second run with the same options goes on where the first one's clock stopped.
+    Raises `ValueError` for any other backend, `ImportError` if Trio is not installed.
+    """
+    if backend == "asyncio":
+        return {"loop_factory": VirtualClockLoop}
+    if backend == "trio":
+        from trio.testing import MockClock
+
+        return {"clock": MockClock(autojump_threshold=0)}
+    raise ValueError(f"there is no virtual clock for the backend {backend!r}, only for 'asyncio' and 'trio'")
+
+
+class JumpingSelector(selectors.DefaultSelector):
+    """Tells what is ready, as any selector, but passes the time until the next deadline instead of waiting for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        # Input and wake-ups from threads come first, as they would if time really passed.
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            return super().select(None)
+        self.now += timeout
+        if self.now + CLOCK_RESOLUTION == self.now:
+            # asyncio runs what is due before now + resolution. After 97 days a float cannot tell that from now, and
+            # the loop would spin on a deadline it has reached.
+            self.now = math.nextafter(self.now, math.inf)
+        return []
+
+
+class VirtualClockLoop(asyncio.SelectorEventLoop):
+    """An asyncio event loop whose time is that of its selector: it asks for how long to wait, the selector jumps."""
+
+    def __init__(self) -> None:
+        self._clock = JumpingSelector()
+        super().__init__(self._clock)
+
+    def time(self) -> float:
+        return self._clock.now

@@ -1,0 +1,99 @@
+"""What every test gets: its backends, a look at the log, and a check that no thread is left behind."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from loguru import logger
+
+from event_flow.testing.clock import virtual_clock
+
+if TYPE_CHECKING:
+    from loguru import Message
+
+# uvloop does not exist for Windows. Anywhere else a missing backend fails the tests rather than shorten them.
+REAL_TIME = ["asyncio", "trio"] if sys.platform == "win32" else ["asyncio", "uvloop", "trio"]
+VIRTUAL_TIME = ["asyncio", "trio"]
+
+# Long enough for a thread that was told to end and is on its way out, on a machine that is busy.
+THREAD_END = 5.0
+
+# Two cores and three backends: a deadline for an example would measure the machine.
+hypothesis_settings.register_profile("default", deadline=None)
+hypothesis_settings.register_profile("smoke", deadline=None, max_examples=10)
+hypothesis_settings.load_profile("default")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that uses a backend, so every async one, on all that can keep the time it asks for."""
+    if "anyio_backend" in metafunc.fixturenames:
+        virtual = metafunc.definition.get_closest_marker("virtual_clock") is not None
+        metafunc.parametrize("anyio_backend", VIRTUAL_TIME if virtual else REAL_TIME, indirect=True)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Name and options of the backend, as anyio's plugin, `anyio.run` and `AppEngine.start` take them."""
+    backend: str = request.param
+    if request.node.get_closest_marker("virtual_clock") is not None:
+        return backend, virtual_clock(backend)
+    if backend == "uvloop":
+        return "asyncio", {"use_uvloop": True}
+    return backend, {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRecord:
+    """One line of the log: the level's name, the message without any format, what was bound, what was raised."""
+
+    level: str
+    message: str
+    extra: dict[str, Any]
+    exception: BaseException | None
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[LogRecord]]:
+    """What was logged since the test began, from level TRACE on; nothing goes to stderr."""
+    records: list[LogRecord] = []
+
+    def keep(message: Message) -> None:
+        record = message.record
+        raised = record["exception"]
+        records.append(
+            LogRecord(
+                level=record["level"].name,
+                message=record["message"],
+                extra=record["extra"],
+                exception=raised.value if raised is not None else None,
+            )
+        )
+
+    logger.remove()
+    # Without diagnose: it would call repr() of everything in sight, which is slow and can fail by itself.
+    logger.add(keep, level="TRACE", format="{message}", backtrace=False, diagnose=False)
+    yield records
+    logger.remove()
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """Fail a test that leaves a thread which would outlive it: the engine's own, and any that holds up the exit."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before and _must_end(thread)]
+    for thread in left:
+        thread.join(THREAD_END)
+    left = [thread for thread in left if thread.is_alive()]
+    if left:
+        pytest.fail(f"threads left behind: {', '.join(thread.name for thread in left)}", pytrace=False)
+
+
+def _must_end(thread: threading.Thread) -> bool:
+    return not thread.daemon or thread.name.startswith("event-flow")
