@@ -283,8 +283,7 @@ class AppEngine(Publisher):
         cancelled: BaseException | None = None
         try:
             async with anyio.create_task_group() as root:
-                root.start_soon(supervisor.drive, name="event-flow supervisor")
-                await supervisor.watch(self, task_status)
+                await supervisor.watch(root, self, task_status)
         except anyio.get_cancelled_exc_class() as exc:
             cancelled = exc
         except BaseExceptionGroup as exc:

@@ -31,7 +31,7 @@ class Branch:
         self.schedules: list[Schedule] = []
         self.tasks: list[BackgroundTask] = []
         self.task_group: TaskGroup | None = None
-        self.alive: list[str] = []  # names of what runs in the group
+        self.alive: dict[str, bool] = {}  # what runs in the group, by name; whether it took its first step
 
     def add_declared(self, declarations: Declarations, application: object) -> None:
         """Make the lanes, schedules and tasks that the class of `application` declares. Nothing runs yet."""
@@ -85,12 +85,17 @@ class Branch:
         if self.task_group is not None:
             self.task_group.cancel_scope.cancel()
 
+    def forget_what_never_began(self) -> None:
+        """asyncio cancels a task before its first step by never running it: not even its `finally` is reached."""
+        self.alive = {name: True for name, has_begun in self.alive.items() if has_begun}
+
     def _start(self, name: str, live: Callable[[], Awaitable[None]]) -> None:
         assert self.task_group is not None
-        self.alive.append(name)
+        self.alive[name] = False
         self.task_group.start_soon(self._run, name, live, name=name)
 
     async def _run(self, name: str, live: Callable[[], Awaitable[None]]) -> None:
+        self.alive[name] = True
         try:
             await live()
         except anyio.get_cancelled_exc_class() as exc:
@@ -106,5 +111,5 @@ class Branch:
                 exc
             )  # user code is contained further down, so this is the framework's own fault
         finally:
-            self.alive.remove(name)
+            self.alive.pop(name, None)
             self.run.bell.ring()

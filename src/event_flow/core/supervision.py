@@ -11,18 +11,18 @@ for what it is, an order to end at once, and goes on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup, TaskStatus
+from anyio.lowlevel import checkpoint
 from loguru import logger
 
 from event_flow.core.backend import NativeTask
 from event_flow.core.branch import Branch
 from event_flow.core.exception import ExitTimeout, StartTimeout
-from event_flow.core.failure import is_cancelled_by_scope
 from event_flow.core.invoke import invoke
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.run import Run
@@ -42,7 +42,9 @@ class HookCall:
     def __init__(self, name: str, function: Callable[[], Any]) -> None:
         self.name = name
         self.function = function
-        self.scope = CancelScope()
+        # Shielded: what cancels the group around it must not cut it short; the supervisor cancels this very scope.
+        self.scope = CancelScope(shield=True)
+        self.has_begun = False
         self.is_done = False
         self.has_succeeded = False
         self.error: BaseException | None = None
@@ -67,6 +69,8 @@ class Supervisor:
         self.errors: list[Exception] = []
         self.fatal: list[BaseException] = []
         self.tasks_left: list[str] = []
+        self._has_begun = False
+        self._native_cancels = 0
         self._started: list[Branch] = []
         self._root: TaskGroup
 
@@ -99,8 +103,12 @@ class Supervisor:
             self.fatal.append(error)
         self.stop_hard()
 
-    async def watch(self, engine: Any, task_status: TaskStatus[Any]) -> None:
-        """What the task that called `run()` does: wait. When it is cancelled it asks for a hard stop and waits on."""
+    async def watch(self, group: TaskGroup, engine: Any, task_status: TaskStatus[Any]) -> None:
+        """What the task that called `run()` does: start the supervisor's task and wait for its end.
+
+        When it is cancelled it asks for a hard stop, waits on, and raises the cancellation again.
+        """
+        group.start_soon(self.drive, name="event-flow supervisor")
         try:
             await self.run.bell.until(lambda: self.is_finished or self.has_opened)
             if not (self.errors or self.fatal):
@@ -108,13 +116,23 @@ class Supervisor:
             await self.run.bell.until(lambda: self.is_finished)
         except anyio.get_cancelled_exc_class():
             self.stop_hard()
-            while not self.is_finished:
-                try:
-                    with CancelScope(shield=True):
-                        await self.run.bell.until(lambda: self.is_finished)
-                except anyio.get_cancelled_exc_class():
-                    continue  # natively, once more; the first one is raised again below
+            await self._outlive_cancellation(checkpoint)
+            if not self._has_begun:
+                # Cancelled natively before its first step, with every task of the loop, it will never take one.
+                group.start_soon(self.drive, name="event-flow supervisor")
+            await self._outlive_cancellation(lambda: self.run.bell.until(lambda: self.is_finished))
             raise
+
+    @staticmethod
+    async def _outlive_cancellation(wait: Callable[[], Awaitable[object]]) -> None:
+        """Wait to the end, although the task is cancelled: by a scope, and natively any number of times."""
+        while True:
+            try:
+                with CancelScope(shield=True):
+                    await wait()
+            except anyio.get_cancelled_exc_class():
+                continue  # natively, once more; the caller raises the first one again
+            return
 
     def raise_errors(self) -> None:
         """What ends the engine is bare, one error leaves as itself, several as one flat group."""
@@ -129,6 +147,7 @@ class Supervisor:
 
     async def drive(self) -> None:
         """The supervisor's task, from the first hook to the last."""
+        self._has_begun = True
         self.run.failures.supervisor = NativeTask()
         try:
             with CancelScope(shield=True):
@@ -157,9 +176,9 @@ class Supervisor:
             group = self._root if branch.parent is None else branch.parent.task_group
             assert group is not None
             group.start_soon(branch.host, name=branch.name)
-            await self._until(lambda branch=branch: branch.task_group is not None)  # type: ignore[misc]
-        if self.is_stopping:
-            return False
+            await self._until(lambda branch=branch: self.is_stopping or branch.task_group is not None)  # type: ignore[misc]
+            if self.is_stopping:
+                return False
         self._open()
         return True
 
@@ -195,6 +214,8 @@ class Supervisor:
 
     async def _end_tasks(self, branch: Branch) -> None:
         branch.cancel()
+        if self._native_cancels:
+            branch.forget_what_never_began()
         if not await self._within(self.run.options.exit_timeout, lambda: not branch.alive):
             for name in branch.alive:
                 self._leave(name)
@@ -205,7 +226,7 @@ class Supervisor:
         if self.is_stopping:
             return False
         timeout = self.run.options.start_timeout
-        hook = self._begin_hook(name, function)
+        hook = await self._begin_hook(name, function)
         if not await self._until(lambda: hook.is_done or self.is_stopping, timeout):
             self.errors.append(
                 StartTimeout(
@@ -217,7 +238,7 @@ class Supervisor:
 
     async def _run_exit_hook(self, name: str, function: Callable[[], Any]) -> None:
         timeout = self.run.options.exit_timeout
-        hook = self._begin_hook(name, function)
+        hook = await self._begin_hook(name, function)
         if not await self._within(timeout, lambda: hook.is_done):
             timeout = min(timeout, HURRIED_TIMEOUT) if self.is_hurried else timeout
             error = ExitTimeout(f"{name} took longer than {timeout:g} s", hook=name, timeout=timeout)
@@ -225,9 +246,14 @@ class Supervisor:
             logger.bind(hook=name).error("{}; it is cancelled", error)
         await self._finish_hook(hook)
 
-    def _begin_hook(self, name: str, function: Callable[[], Any]) -> HookCall:
+    async def _begin_hook(self, name: str, function: Callable[[], Any]) -> HookCall:
         hook = HookCall(name, function)
-        self._root.start_soon(self._call_hook, hook, name=name)
+        while not hook.has_begun:
+            cancels = self._native_cancels
+            self._root.start_soon(self._call_hook, hook, name=name)
+            await self._until(lambda: hook.has_begun or self._native_cancels > cancels)  # noqa: B023
+            # When every task of the loop is cancelled before the first step of this one, it will never take it.
+            await self._outlive_cancellation(checkpoint)
         return hook
 
     async def _finish_hook(self, hook: HookCall) -> None:
@@ -244,6 +270,8 @@ class Supervisor:
     async def _call_hook(self, hook: HookCall) -> None:
         origin = Origin(self.run.bus, Kind.HOOK)
         current_origin.set(origin)
+        hook.has_begun = True
+        self.run.bell.ring()
         try:
             with hook.scope:
                 # A thread of its own: handlers that never return may hold every other place.
@@ -251,8 +279,8 @@ class Supervisor:
                 hook.has_succeeded = True
         except BaseException as exc:
             hook.error = self.run.failures.examine(exc, hook.name)
-            if hook.error is None and is_cancelled_by_scope():
-                raise
+            if hook.error is None:
+                logger.bind(hook=hook.name).warning("{} was cut short: the event loop ends", hook.name)
         finally:
             origin.live = False
             hook.is_done = True
@@ -277,7 +305,7 @@ class Supervisor:
     async def _until(self, holds: Callable[[], bool], timeout: float = math.inf) -> bool:
         """Wait until `holds()`, for `timeout` seconds. Whether it does. Native cancellation is an order to end at once."""
         try:
-            with anyio.move_on_after(timeout) as scope:
+            with anyio.move_on_after(timeout, shield=True) as scope:
                 while not holds():
                     try:
                         await self.run.bell.until(holds)
@@ -290,6 +318,7 @@ class Supervisor:
         return holds()
 
     def _end_with_loop(self) -> None:
+        self._native_cancels += 1
         self.run.failures.is_loop_ending = True
         NativeTask().absorb()
         self.stop_hard()
