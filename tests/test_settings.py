@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import os
 import pickle
 import sys
 import threading
@@ -75,6 +76,17 @@ def test_without_any_settings_every_name_is_missing(write: Write, settings: Sett
 def test_settings_that_were_not_there_are_found_later(write: Write, settings: Settings) -> None:
     assert not hasattr(settings, "DEBUG")
     write("settings.py", "DEBUG = True\n")
+    assert settings.DEBUG is True
+
+
+def test_a_file_is_found_in_a_folder_that_looks_unchanged(
+    write: Write, settings: Settings, tmp_path: Path
+) -> None:
+    """The import system lists a folder again only when its time of change differs."""
+    before = tmp_path.stat()
+    assert not hasattr(settings, "DEBUG")
+    write("settings.py", "DEBUG = True\n")
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert settings.DEBUG is True
 
 
@@ -507,9 +519,9 @@ def test_overrides_may_end_in_any_order(write: Write, settings: Settings) -> Non
     first, second, third = settings.override(A=1), settings.override(A=2), settings.override(A=1)
     for block in (first, second, third):
         block.__enter__()
-    third.__exit__(None, None, None)
-    assert settings.A == 2
     first.__exit__(None, None, None)
+    assert settings.A == 1
+    third.__exit__(None, None, None)
     assert settings.A == 2
     second.__exit__(None, None, None)
     assert not hasattr(settings, "A")

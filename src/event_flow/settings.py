@@ -159,11 +159,10 @@ class _Source:
                 spec = _find_default() if name is None else _find(name)
                 return None if spec is None else self._module_of(spec, fresh=fresh)
         except Exception as exc:
-            what = f"{name!r} ({VARIABLE})" if name else f"{DEFAULT_MODULE!r}"
-            raise SettingsError(
-                f"the settings module {what} cannot be imported, looking in {_cwd()} and then on sys.path: "
-                f"{type(exc).__name__}: {exc}"
-            ) from exc
+            what = f"settings.py of {_cwd()}"
+            if name is not None:
+                what = f"the settings module {name!r} ({VARIABLE}), looked for in {_cwd()} and on sys.path,"
+            raise SettingsError(f"{what} cannot be imported: {type(exc).__name__}: {exc}") from exc
 
     def _module_of(self, spec: ModuleSpec, *, fresh: bool) -> ModuleType:
         present = sys.modules.get(spec.name)

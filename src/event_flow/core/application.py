@@ -363,9 +363,12 @@ class AppEngine(Publisher):
         Raises `WouldDeadlockError` (a `RuntimeError`) inside a handler or hook.
         """
         self._require_outside("wait_idle", Kind.CALL, Kind.HOOK)
-        await self._bell.until(
-            lambda: self.state is EngineState.STOPPED or (self._bus.is_idle and self._inbox.is_empty)
-        )
+        bus, inbox = self._bus, self._inbox
+        bus.idle_watchers += 1
+        try:
+            await self._bell.until(lambda: bus.state is EngineState.STOPPED or (bus.is_idle and inbox.is_empty))
+        finally:
+            bus.idle_watchers -= 1
 
     async def wait_stopped(self) -> ShutdownReport:
         """Wait until the engine has stopped, and return the shutdown report; at once if it has.

@@ -22,7 +22,7 @@ from loguru import logger
 
 from event_flow.core.event import Event
 from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError
-from event_flow.core.lane import YIELD_AFTER, Batch, Lane
+from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.routing import Lanes, Router
 from event_flow.core.state import EngineState
@@ -53,6 +53,7 @@ class Bus:
         self.backlog: list[Event[Any]] = []  # published before the handlers run
         self.unhandled = 0
         self.busy_lanes = 0
+        self.idle_watchers = 0  # how many wait for the bus to become idle or quiet
         self.ticks = 0
         self._unyielded = 0  # events published, as far as known, since the last checkpoint
         self._unhandled_classes: set[type] = set()
@@ -147,19 +148,31 @@ class Bus:
             for lane in waiter.lanes:
                 lane.reserved -= 1
             for lane in waiter.lanes:
-                self._grant_room(lane)
+                self.grant_room(lane)
                 self.rest(lane)
 
     # -- delivering ------------------------------------------------------------------------------------------------
 
+    def deliver_now(self, event: Event[Any], lanes: Lanes) -> bool:
+        """Deliver to lanes that take it from anybody: none is guarded, and each has room and nobody waiting. Else False."""
+        if self._unyielded >= YIELD_AFTER:
+            return False
+        for lane in lanes:
+            if lane.guarded or lane.waiters or lane.room <= 0:
+                return False
+        self._deliver(event, lanes)
+        return True
+
     def _deliver(self, event: Event[Any], lanes: Lanes) -> None:
         unseen = 0
         for lane in lanes:
-            unseen = max(unseen, len(lane.open) - lane.mark)
-            if lane.room <= 0:
+            if not lane.busy:
+                lane.busy = True
+                self.busy_lanes += 1
+            elif len(lane.open) - lane.mark > unseen:
+                unseen = len(lane.open) - lane.mark
+            if lane.put(event) < 0:
                 self._count_over_limit(lane)
-            self._make_busy(lane)
-            lane.put(event)
         self._unyielded += unseen + 1
 
     def _nobody_wants(self, event: Event[Any]) -> None:
@@ -173,18 +186,12 @@ class Bus:
                 event_class.__name__,
             )
 
-    def take(self, lane: Lane, batch: Batch) -> None:
-        """The worker of `lane` begins to run `batch`: those who wait for room get it."""
-        lane.take(batch)
-        if lane.waiters:
-            self._grant_room(lane)
-
     def rest(self, lane: Lane) -> None:
         """A call of `lane`, or a reservation, has ended: see whether it is idle now."""
         if lane.busy and not (lane.running or lane.queued or lane.reserved):
             lane.busy = False
             self.busy_lanes -= 1
-            if not self.busy_lanes:
+            if not self.busy_lanes and self.idle_watchers:
                 self.on_change()
 
     def _make_busy(self, lane: Lane) -> None:
@@ -203,7 +210,7 @@ class Bus:
 
     def _may_pass(self, full: Lane, origin: Origin | None) -> bool:
         """Whether waiting at `full` would close a circle. Raises `BacklogExceeded` if it would and no more may pass."""
-        own = origin.lane if origin is not None and origin.live and origin.bus is self else None
+        own = self._lane_of(origin)
         if own is None or not self._waits_for(full, own):
             return False
         if -full.room >= self.max_backlog:
@@ -214,6 +221,10 @@ class Bus:
                 limit=self.max_backlog,
             )
         return True
+
+    def _lane_of(self, origin: Origin | None) -> Lane | None:
+        """The lane whose live call publishes. It may be another engine's, as long as it runs in the same thread."""
+        return origin.lane if origin is not None and origin.live and origin.bus.thread == self.thread else None
 
     @staticmethod
     def _waits_for(start: Lane, target: Lane) -> bool:
@@ -243,8 +254,9 @@ class Bus:
         waiter.parked_at = lane
         lane.waiters[waiter] = None
         lane.allowance = 0
-        if waiter.origin is not None and waiter.origin.lane is not None:
-            waiter.origin.lane.parked.add(waiter)
+        own = self._lane_of(waiter.origin)
+        if own is not None:
+            own.parked.add(waiter)
 
     def _unpark(self, waiter: Waiter) -> None:
         lane = waiter.parked_at
@@ -255,7 +267,8 @@ class Bus:
             if waiter.origin is not None and waiter.origin.lane is not None:
                 waiter.origin.lane.parked.discard(waiter)
 
-    def _grant_room(self, lane: Lane) -> None:
+    def grant_room(self, lane: Lane) -> None:
+        """Places of `lane` were freed: those who wait for them get them, in order of arrival."""
         while lane.waiters and lane.room > 0:
             waiter = next(iter(lane.waiters))
             self._unpark(waiter)
@@ -287,6 +300,7 @@ class Bus:
     def open(self) -> None:
         """The handlers run: route what was published before, in order, over the limits if need be."""
         self.state = EngineState.RUNNING
+        self.router.unguard()
         backlog, self.backlog = self.backlog, []
         for event in backlog:
             lanes = self.router.lanes_for(type(event))

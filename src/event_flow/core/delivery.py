@@ -21,49 +21,44 @@ class Worker:
         self.bus = run.bus
         self.threads = run.threads
         self.failures = run.failures
-        self._is_async = is_async(lane.function)
+        self._call = lane.function if is_async(lane.function) else self._call_in_thread
 
     async def work(self) -> None:
         """Live as long as the lane."""
-        with self.lane.scope:
-            while True:
-                batch = await self._receive()
-                if self.lane.is_closed:
-                    self.lane.abandon_received(batch)
-                    return
-                await self._deliver(batch)
-                del batch  # an idle lane keeps no events alive
-
-    async def _receive(self) -> Batch:
-        while True:
-            try:
-                return await self.lane.receive_stream.receive()
-            except anyio.get_cancelled_exc_class():
-                if is_cancelled_by_scope() or self.failures.is_all_cancelled:
-                    raise
-                # The handler cancelled its own asyncio task and ended before that took effect.
-                NativeTask().absorb()
-
-    async def _deliver(self, batch: Batch) -> None:
         lane = self.lane
-        self.bus.take(lane, batch)
-        call = Origin(self.bus, Kind.CALL, lane)
-        current_origin.set(call)
-        try:
-            # A list of its own: whatever the handler does to it, `batch` is what failed.
-            if self._is_async:
-                await lane.function(batch[:])
-            else:
-                await invoke(lane.function, batch[:], name=lane.name, threads=self.threads)
-        except BaseException as exc:
-            await self._settle(batch, exc)
-        else:
-            lane.handled += lane.running
-        finally:
-            call.live = False
-            current_origin.set(None)
-            lane.running = 0
-            self.bus.rest(lane)
+        with lane.scope:
+            while True:
+                try:
+                    batch = await lane.receive_stream.receive()
+                except anyio.get_cancelled_exc_class():
+                    if is_cancelled_by_scope() or self.failures.is_all_cancelled:
+                        raise
+                    # The handler cancelled its own asyncio task and ended before that took effect.
+                    NativeTask().absorb()
+                    continue
+                if lane.is_closed:
+                    lane.abandon_received(batch)
+                    return
+                lane.take(batch)
+                if lane.waiters:
+                    self.bus.grant_room(lane)
+                call = Origin(self.bus, Kind.CALL, lane)
+                current_origin.set(call)
+                try:
+                    # A list of its own: whatever the handler does to it, `batch` is what failed.
+                    await self._call(batch[:])
+                except BaseException as exc:
+                    await self._settle(batch, exc)
+                else:
+                    lane.handled += lane.running
+                finally:
+                    call.live = False
+                    lane.running = 0
+                    self.bus.rest(lane)
+                del batch, call  # an idle lane keeps no events alive
+
+    async def _call_in_thread(self, batch: Batch) -> None:
+        await invoke(self.lane.function, batch, name=self.lane.name, threads=self.threads)
 
     async def _settle(self, batch: Batch, exc: BaseException) -> None:
         """Called in the `except` block of a failed call, still a part of it."""

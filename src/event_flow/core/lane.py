@@ -78,7 +78,7 @@ class Lane:
         self.mark = 0  # length of the open batch when the allowance was last renewed
         self.held = 0  # events queued in closed batches
         self.reserved = 0  # places granted to publishes that have not been delivered yet
-        self.guarded = False  # every publish takes the slow path
+        self.guarded = True  # every publish takes the slow path: while the engine does not run, or drains
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # publishes parked here, in order of arrival
         self.parked: set[Waiter] = set()  # publishes of this lane's own handler that are parked anywhere
         self.is_closed = False
@@ -109,23 +109,25 @@ class Lane:
         ended = self.handled + self.failed + self.dropped + self.abandoned.total()
         return ended + self.running + self.queued
 
-    def put(self, event: Event[Any]) -> None:
-        """Queue one event. The caller has looked for room."""
+    def put(self, event: Event[Any]) -> int:
+        """Queue one event, whether there is room or not; return the room that is left, below 0 over the limit."""
         if 0 < len(self.open) < self.max_batch:
             self.open.append(event)
         else:
             self.held += len(self.open)
             self.open = [event]
             self.send_stream.send_nowait(self.open)
-        self.renew()
+        return self.renew()
 
-    def renew(self) -> None:
-        """Work out how far the open batch may grow without another look."""
+    def renew(self) -> int:
+        """Work out how far the open batch may grow without another look; return the room that is left."""
         self.mark = length = len(self.open)
-        if not length or self.guarded or self.waiters:
+        room = self.queue_size - self.held - length - self.reserved
+        if room <= 0 or not length or self.guarded or self.waiters:
             self.allowance = 0
         else:
-            self.allowance = length + max(0, min(self.max_batch - length, self.room, YIELD_AFTER))
+            self.allowance = length + min(self.max_batch - length, room, YIELD_AFTER)
+        return room
 
     def guard(self) -> None:
         """From now on every publish takes the slow path."""
@@ -139,9 +141,10 @@ class Lane:
             self.allowance = self.mark = 0
         else:
             self.held -= len(batch)
-        self.running = len(batch)
+        self.running = length = len(batch)
         self.batches += 1
-        self.largest_batch = max(self.largest_batch, self.running)
+        if length > self.largest_batch:
+            self.largest_batch = length
 
     def abandon(self, events: Iterable[Event[Any]]) -> None:
         """These deliveries will never be made; they are counted by class."""

@@ -52,6 +52,8 @@ class Publisher:
                     for lane in lanes:
                         lane.open.append(event)
                     return
+                if self._bus.deliver_now(event, lanes):
+                    return
         await self._bus.publish(event)
 
     async def pub_events(self, events: Iterable[Event[Any]]) -> None:

@@ -39,6 +39,11 @@ class Router:
         """Every lane, in the order in which they were added."""
         return tuple(lane for lane, _ in self._handlers)
 
+    def unguard(self) -> None:
+        """From now on lanes with room take what anybody publishes."""
+        for lane, _ in self._handlers:
+            lane.guarded = False
+
     def guard(self) -> None:
         """From now on every publish takes the slow path."""
         for lane, _ in self._handlers:

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from event_flow.core.decorators import ScheduleMark
+from event_flow.core.exception import EngineClosed
 from event_flow.core.invoke import invoke
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.run import Run
@@ -66,6 +67,8 @@ class Schedule:
             error = self.failures.examine(exc, self.name)
             if error is None:
                 raise
+            if isinstance(error, EngineClosed) and self.bus.state is EngineState.STOPPING:
+                return  # it publishes later than the grace period allows
             self.failed += 1
             await self.failures.contain(error, name=self.name, app=self.app)
         finally:

@@ -197,6 +197,7 @@ class Supervisor:
         bus = self.run.bus
         if not self.is_hard:
             bus.refuse_outsiders()
+            bus.idle_watchers += 1
             self.run.bell.ring()
             await self._until(
                 lambda: self.is_hard or (bus.is_quiet and self.run.inbox.is_empty),
