@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from threading import get_ident
-from types import TracebackType
-from typing import Any, Self, TypeVar
-
-import anyio
-from anyio.abc import TaskGroup, TaskStatus
-from loguru import logger
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from event_flow.core import assembly
-from event_flow.core.backend import LoopGone, Wake, current_wake, in_event_loop, require_installed
-from event_flow.core.bell import Bell
-from event_flow.core.branch import Branch
-from event_flow.core.bus import Bus
 from event_flow.core.declaration import DeclaringMeta, EventClasses, declarations_of
 from event_flow.core.decorators import event_classes
 from event_flow.core.event import Event
 from event_flow.core.exception import (
     DeclarationError,
-    EngineClosed,
     EngineNotSetError,
-    EngineStateError,
-    WouldDeadlockError,
 )
-from event_flow.core.failure import Failures
+from event_flow.core.lifecycle import Lifecycle
 from event_flow.core.options import EngineOptions, OnError
-from event_flow.core.origin import Kind, current_origin
-from event_flow.core.publishing import Publisher
-from event_flow.core.report import EngineStatistics, ShutdownReport
-from event_flow.core.run import Run
-from event_flow.core.signals import SignalHandlers
-from event_flow.core.state import EngineState
-from event_flow.core.supervision import Hook, Supervisor
-from event_flow.core.threads import Threads
+from event_flow.core.supervision import Hook
 
 __all__ = ["AppEngine", "Application", "SubApplication"]
 
@@ -137,7 +117,7 @@ class SubApplication(ApplicationBase):
         return self._owner
 
 
-class AppEngine(Publisher):
+class AppEngine(Lifecycle):
     """Runs applications on one bus: routes events to handlers, starts everything in order and ends it in order.
 
     It may run again after it has stopped, also on another backend. Options, all checked at once (`OptionError`, a
@@ -167,27 +147,18 @@ class AppEngine(Publisher):
         on_error: OnError = "contain",
         max_threads: int = 40,
     ) -> None:
-        self._options = EngineOptions.checked(
-            queue_size=queue_size,
-            max_batch=max_batch,
-            max_backlog=max_backlog,
-            grace_period=grace_period,
-            start_timeout=start_timeout,
-            exit_timeout=exit_timeout,
-            on_error=on_error,
-            max_threads=max_threads,
+        super().__init__(
+            EngineOptions.checked(
+                queue_size=queue_size,
+                max_batch=max_batch,
+                max_backlog=max_backlog,
+                grace_period=grace_period,
+                start_timeout=start_timeout,
+                exit_timeout=exit_timeout,
+                on_error=on_error,
+                max_threads=max_threads,
+            )
         )
-        self._apps: list[Application] = []
-        self._functions: dict[Callable[..., Any], EventClasses] = {}
-        self._before_start: list[Hook] = []
-        self._exit: list[Hook] = []
-        self._bell = Bell()
-        self._supervisor: Supervisor | None = None
-        self._branches: list[Branch] = []
-        self._wake: Wake | None = None
-        self._report: ShutdownReport | None = None
-        self._session: tuple[TaskGroup, int] | None = None
-        self._publish_with(Bus(max_backlog=max_backlog))
         self.add_app(*apps)
 
     # -- before it runs --------------------------------------------------------------------------------------------
@@ -242,217 +213,8 @@ class AppEngine(Publisher):
         self._add_hook("exit", self._exit, hook)
         return hook
 
-    # -- running ---------------------------------------------------------------------------------------------------
-
-    def start(
-        self, backend: str = "asyncio", backend_options: Mapping[str, Any] | None = None
-    ) -> ShutdownReport:
-        """Run the engine in an event loop of its own until `stop()`, SIGINT or SIGTERM; return the shutdown report.
-
-        `backend` is `"asyncio"` or `"trio"`; `backend_options` go to `anyio.run` (`{"use_uvloop": True}`). In the main
-        thread the first signal drains; the second ends at once and raises `KeyboardInterrupt`; the third ends the process.
-        Raises `EngineStateError` inside a running loop or while the engine runs, `BackendNotInstalled` (an
-        `ImportError`), and what `run()` raises.
-        """
-        options = dict(backend_options or {})
-        if in_event_loop():
-            raise EngineStateError(
-                "start() makes its own event loop; inside a running one, `await engine.run()` instead"
-            )
-        self._require_not_running("start")
-        require_installed(backend, options)
-        error, hurried = anyio.run(self._run_with_signals, backend=backend, backend_options=options)
-        if error is not None:
-            raise error
-        if hurried:
-            raise KeyboardInterrupt
-        assert self._report is not None
-        return self._report
-
-    async def run(self, *, task_status: TaskStatus[AppEngine] = anyio.TASK_STATUS_IGNORED) -> ShutdownReport:
-        """Run the engine in the current event loop until `stop()`; return the shutdown report.
-
-        `await task_group.start(engine.run)` returns the engine once everything has started. Cancelled, it ends in order
-        without the drain and raises the cancellation again. It raises what a `before_start` hook raised, as it is; what
-        `exit` hooks raised, one error as itself and several as one flat group; with `on_error="raise"` the first
-        failure; and `SystemExit` or `KeyboardInterrupt` out of user code, bare. Always only after every application whose
-        start succeeded has had its `exit`. Raises `EngineStateError` if the engine runs already.
-        """
-        self._require_not_running("run")
-        supervisor = self._prepare()
-        cancelled: BaseException | None = None
-        try:
-            async with anyio.create_task_group() as root:
-                await supervisor.watch(root, self, task_status)
-        except anyio.get_cancelled_exc_class() as exc:
-            cancelled = exc
-        except BaseExceptionGroup as exc:
-            supervisor.fatal.extend(exc.exceptions)  # a bug in the supervisor itself
-        finally:
-            self._finish(supervisor)
-        try:
-            supervisor.raise_errors()
-            if cancelled is not None:
-                raise cancelled
-        finally:
-            del cancelled, supervisor  # their tracebacks refer to this frame
-        assert self._report is not None
-        return self._report
-
-    async def __aenter__(self) -> Self:
-        """Run the engine beside the body of `async with`. A failure of the engine cancels the body; `stop()` does not."""
-        group = anyio.create_task_group()
-        await group.__aenter__()
-        try:
-            await group.start(self.run)
-        except BaseException as exc:
-            await _leave(group, exc)
-            raise
-        self._session = (group, anyio.get_current_task().id)
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        """Stop the engine and wait for its end; without the drain if the body raised."""
-        assert self._session is not None
-        (group, task), self._session = self._session, None
-        self.stop()
-        if anyio.get_current_task().id != task:
-            await self.wait_stopped()
-            raise EngineStateError(
-                "`async with engine` must end in the task it began in; fixtures of pytest-asyncio and generators that are "
-                "closed elsewhere do not: use anyio's pytest plugin, or `await task_group.start(engine.run)`"
-            )
-        return await _leave(group, exc)
-
-    def stop(self) -> None:
-        """Ask the engine to end: it takes no more from outside and drains for at most `grace_period`.
-
-        Returns at once; idempotent. May be called from a handler, a hook, any thread and a signal handler. Does
-        nothing before the start and after the end; while the engine starts, it cancels the hook at work.
-        """
-        supervisor, wake = self._supervisor, self._wake
-        if supervisor is None or wake is None:
-            return
-        if self._bus.state is EngineState.RUNNING and self._bus.thread == get_ident():
-            self._bus.shut_out()
-        try:
-            wake(supervisor.stop)
-        except LoopGone:
-            return
-
-    # -- waiting and looking ---------------------------------------------------------------------------------------
-
-    async def wait_running(self) -> None:
-        """Wait until handlers, schedules and tasks run. Raises `EngineClosed` if the engine ends before."""
-        awaited = self._supervisor
-
-        def is_decided() -> bool:
-            nonlocal awaited
-            awaited = awaited or self._supervisor
-            return awaited is not None and (awaited.has_opened or awaited.is_finished)
-
-        await self._bell.until(is_decided)
-        if self.state is not EngineState.RUNNING:
-            raise EngineClosed(f"the engine is {self.state.value}: it does not run any more")
-
-    async def wait_idle(self) -> None:
-        """Wait until nothing is queued and no handler runs, or the engine has stopped.
-
-        Raises `WouldDeadlockError` (a `RuntimeError`) inside a handler or hook.
-        """
-        self._require_outside("wait_idle", Kind.CALL, Kind.HOOK)
-        bus, inbox = self._bus, self._inbox
-        bus.idle_watchers += 1
-        try:
-            await self._bell.until(lambda: bus.state is EngineState.STOPPED or (bus.is_idle and inbox.is_empty))
-        finally:
-            bus.idle_watchers -= 1
-
-    async def wait_stopped(self) -> ShutdownReport:
-        """Wait until the engine has stopped, and return the shutdown report; at once if it has.
-
-        Raises `WouldDeadlockError` (a `RuntimeError`) inside a handler, hook or schedule: the engine waits for those.
-        """
-        self._require_outside("wait_stopped", Kind.CALL, Kind.HOOK, Kind.TICK)
-        await self._bell.until(lambda: self.state is EngineState.STOPPED)
-        assert self._report is not None
-        return self._report
-
-    @property
-    def state(self) -> EngineState:
-        """Where the engine is in its life."""
-        return self._bus.state
-
-    @property
-    def report(self) -> ShutdownReport | None:
-        """The report of the last run that has ended, None before."""
-        return self._report
-
-    def statistics(self) -> EngineStatistics:
-        """The numbers of the current run, or of the last one."""
-        return assembly.statistics(self._bus, self._branches)
-
     def __repr__(self) -> str:
         return f"<AppEngine {self.state.value}: {len(self._apps)} applications, {self._bus.busy_lanes} handlers busy>"
-
-    # -- one run ---------------------------------------------------------------------------------------------------
-
-    def _prepare(self) -> Supervisor:
-        """Make everything anew for a run."""
-        if self.state is EngineState.STOPPED:
-            self._publish_with(Bus(max_backlog=self._options.max_backlog))
-        bus = self._bus
-        bus.on_change = self._bell.ring
-        bus.thread = self._thread = get_ident()
-        self._wake = current_wake()
-        threads = Threads(self._options.max_threads, self._wake)
-        failures = Failures(bus, self._options.on_error)
-        run = Run(
-            options=self._options,
-            bus=bus,
-            inbox=self._inbox,
-            threads=threads,
-            failures=failures,
-            bell=self._bell,
-        )
-        self._branches = assembly.grow(self._apps, self._functions, run)
-        self._supervisor = Supervisor(run, self._branches, tuple(self._before_start), tuple(self._exit))
-        bus.state = EngineState.STARTING
-        self._inbox.open(self._wake, threads)
-        return self._supervisor
-
-    def _finish(self, supervisor: Supervisor) -> None:
-        """Nothing runs any more. Called also when the loop is torn down under the engine, so it only sets and closes."""
-        run = supervisor.run
-        self._report = assembly.report(run.bus, supervisor.tasks_left, run.threads.left)
-        run.inbox.close()
-        run.threads.close()
-        run.failures.summarise()
-        run.bus.state = EngineState.STOPPED
-        run.bus.thread = self._thread = self._supervisor = self._wake = None
-        if self._report.is_clean:
-            logger.debug("The engine has stopped: {}", self._report)
-        else:
-            logger.warning("The engine has stopped: {}", self._report)
-        if supervisor.is_finished:
-            self._bell.ring()
-
-    async def _run_with_signals(self) -> tuple[BaseException | None, bool]:
-        """What `start()` runs. Errors are returned: raised in here, each backend would wrap them differently."""
-        with SignalHandlers(current_wake(), stop=self.stop, hurry=self._hurry) as signals:
-            try:
-                await self.run()
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as exc:
-                return exc, signals.was_hurried
-            return None, signals.was_hurried
-
-    def _hurry(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.hurry()
 
     def _register(self, function: Callable[..., Any], classes: EventClasses) -> None:
         self._require_not_running("register_handler")
@@ -463,17 +225,6 @@ class AppEngine(Publisher):
         if not callable(hook):
             raise DeclarationError(f"@engine.{kind} takes a function, not {hook!r}")
         hooks.append((f"{kind} hook {assembly.name_of(hook)}", hook))
-
-    def _require_not_running(self, what: str) -> None:
-        if self.state not in (EngineState.NEW, EngineState.STOPPED):
-            raise EngineStateError(f"{what} is not possible while the engine is {self.state.value}")
-
-    def _require_outside(self, what: str, *kinds: Kind) -> None:
-        origin = current_origin.get()
-        if origin is not None and origin.live and origin.bus is self._bus and origin.kind in kinds:
-            raise WouldDeadlockError(
-                f"{what}() inside a {origin.kind.value} would wait for that {origin.kind.value} itself"
-            )
 
 
 def _family(app: ApplicationBase) -> Iterator[ApplicationBase]:
@@ -502,26 +253,3 @@ def _shown(value: object) -> str:
         if not isinstance(value, ApplicationBase)
         else type(value).__name__
     )
-
-
-async def _leave(group: TaskGroup, exc: BaseException | None) -> bool:
-    """Exit a task group that holds one engine: one error leaves as itself, several as one flat group."""
-    try:
-        return bool(
-            await group.__aexit__(type(exc) if exc else None, exc, exc.__traceback__ if exc else None)
-        )
-    except BaseExceptionGroup as raised:
-        errors = raised.exceptions
-    if len(errors) == 1:
-        if errors[0] is exc:
-            return False
-        raise errors[0]
-    raise BaseExceptionGroup("the body and the engine ended with errors", list(_leaves(errors)))
-
-
-def _leaves(errors: Iterable[BaseException]) -> Iterator[BaseException]:
-    for error in errors:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error.exceptions)
-        else:
-            yield error

@@ -106,10 +106,9 @@ class Branch:
                 error = UnexpectedCancellation(f"the task of {name} was cancelled by somebody else")
                 error.__cause__ = exc
                 self.run.failures.fail(error)
-        except BaseException as exc:
-            self.run.failures.fail(
-                exc
-            )  # user code is contained further down, so this is the framework's own fault
+        except BaseException as exc:  # noqa: BLE001 - it leaves run()
+            # User code is contained further down, so this is the framework's own fault.
+            self.run.failures.fail(exc)
         finally:
             self.alive.pop(name, None)
             self.run.bell.ring()

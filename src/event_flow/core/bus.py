@@ -224,7 +224,9 @@ class Bus:
 
     def _lane_of(self, origin: Origin | None) -> Lane | None:
         """The lane whose live call publishes. It may be another engine's, as long as it runs in the same thread."""
-        return origin.lane if origin is not None and origin.live and origin.bus.thread == self.thread else None
+        return (
+            origin.lane if origin is not None and origin.live and origin.bus.thread == self.thread else None
+        )
 
     @staticmethod
     def _waits_for(start: Lane, target: Lane) -> bool:

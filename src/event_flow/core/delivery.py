@@ -47,7 +47,7 @@ class Worker:
                 try:
                     # A list of its own: whatever the handler does to it, `batch` is what failed.
                     await self._call(batch[:])
-                except BaseException as exc:
+                except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
                     await self._settle(batch, exc)
                 else:
                     lane.handled += lane.running

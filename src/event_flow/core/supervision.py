@@ -278,7 +278,7 @@ class Supervisor:
                 # A thread of its own: handlers that never return may hold every other place.
                 await invoke(hook.function, name=hook.name, threads=self.run.threads, own_thread=True)
                 hook.has_succeeded = True
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - it leaves run(), or was the supervisor's own cancellation
             hook.error = self.run.failures.examine(exc, hook.name)
             if hook.error is None:
                 logger.bind(hook=hook.name).warning("{} was cut short: the event loop ends", hook.name)
