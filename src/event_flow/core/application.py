@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -218,7 +219,12 @@ class AppEngine(Lifecycle):
 
     def _register(self, function: Callable[..., Any], classes: EventClasses) -> None:
         self._require_not_running("register_handler")
-        self._functions[function] = tuple(dict.fromkeys((*self._functions.get(function, ()), *classes)))
+        for place, (known, earlier) in enumerate(self._functions):
+            # A bound method is another object each time it is looked up; anything else is what it is.
+            if known is function or (inspect.ismethod(function) and known == function):
+                self._functions[place] = known, tuple(dict.fromkeys((*earlier, *classes)))
+                return
+        self._functions.append((function, classes))
 
     def _add_hook(self, kind: str, hooks: list[Hook], hook: Callable[..., Any]) -> None:
         self._require_not_running(kind)

@@ -38,7 +38,7 @@ class Names:
 
 
 def grow(
-    apps: Iterable[Node], functions: Mapping[Callable[..., Any], EventClasses], run: Run
+    apps: Iterable[Node], functions: Iterable[tuple[Callable[..., Any], EventClasses]], run: Run
 ) -> list[Branch]:
     """One branch for each application, in the order of the start: plain functions first, parents before children."""
     names = Names()
@@ -46,7 +46,7 @@ def grow(
     if functions:
         branch = Branch(names.give(FUNCTIONS), None, run)
         in_branch = Names()
-        for function, events in functions.items():
+        for function, events in functions:
             branch.add_handler(in_branch.give(name_of(function)), function, events)
         branches.append(branch)
 

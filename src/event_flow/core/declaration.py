@@ -18,6 +18,7 @@ import functools
 import inspect
 import types
 import typing
+from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,8 @@ class Declarations:
     tasks: tuple[str, ...]
 
 
-class DeclaringMeta(type):
-    """Collects the declarations of a class when it is made."""
+class DeclaringMeta(ABCMeta):
+    """Collects the declarations of a class when it is made. An `ABCMeta`, so that abstract mixins may be mixed in."""
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)

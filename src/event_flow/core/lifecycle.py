@@ -39,7 +39,7 @@ class Lifecycle(Publisher):
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self._apps: list[Any] = []
-        self._functions: dict[Callable[..., Any], EventClasses] = {}
+        self._functions: list[tuple[Callable[..., Any], EventClasses]] = []
         self._before_start: list[Hook] = []
         self._exit: list[Hook] = []
         self._bell = Bell()
