@@ -196,7 +196,9 @@ async def test_a_failing_engine_hook_still_runs_the_engine_exit() -> None:
 @pytest.mark.virtual_clock
 async def test_a_start_hook_that_takes_too_long_is_cancelled_and_named() -> None:
     diary: list[str] = []
-    engine = AppEngine([Recorder("A", diary), Recorder("B", diary, on_start=anyio.sleep_forever)], start_timeout=5)
+    engine = AppEngine(
+        [Recorder("A", diary), Recorder("B", diary, on_start=anyio.sleep_forever)], start_timeout=5
+    )
     with pytest.raises(StartTimeout, match=r"B\.before_start took longer than start_timeout=5 s") as caught:
         await engine.run()
     assert (caught.value.hook, caught.value.timeout) == ("B.before_start", 5)
