@@ -29,17 +29,15 @@ class Worker:
         with lane.scope:
             while True:
                 try:
-                    batch = await lane.receive_stream.receive()
+                    batch = await lane.next_batch()
                 except anyio.get_cancelled_exc_class():
                     if is_cancelled_by_scope() or self.failures.is_all_cancelled:
                         raise
                     # The handler cancelled its own asyncio task and ended before that took effect.
                     NativeTask().absorb()
                     continue
-                if lane.is_closed:
-                    lane.abandon_received(batch)
+                if batch is None:
                     return
-                lane.take(batch)
                 if lane.waiters:
                     self.bus.grant_room(lane)
                 call = Origin(self.bus, Kind.CALL, lane)

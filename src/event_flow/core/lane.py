@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import CancelScope
+from anyio.lowlevel import checkpoint
 
 from event_flow.core.event import Event
 
@@ -36,6 +37,7 @@ class Lane:
         "abandoned",
         "allowance",
         "app",
+        "arrival",
         "batches",
         "busy",
         "dropped",
@@ -73,6 +75,7 @@ class Lane:
         self.send_stream, self.receive_stream = anyio.create_memory_object_stream[Batch](math.inf)
         self.scope = CancelScope()
 
+        self.arrival: anyio.Event | None = None  # the worker waits for it while nothing is queued
         self.open: Batch = []
         self.allowance = 0
         self.mark = 0  # length of the open batch when the allowance was last renewed
@@ -117,6 +120,9 @@ class Lane:
             self.held += len(self.open)
             self.open = [event]
             self.send_stream.send_nowait(self.open)
+            if self.arrival is not None:
+                self.arrival.set()
+                self.arrival = None
         return self.renew()
 
     def renew(self) -> int:
@@ -134,8 +140,19 @@ class Lane:
         self.guarded = True
         self.allowance = 0
 
-    def take(self, batch: Batch) -> None:
-        """The worker has received `batch` and begins to run it: its places are free."""
+    async def next_batch(self) -> Batch | None:
+        """Wait for a batch and take it, which frees its places; None when the lane is closed.
+
+        Not the stream's own `receive()`: with nothing awaited between leaving the queue and being taken no cancellation can
+        come between them, and an idle worker that waits for a bare event is at work a quarter sooner.
+        """
+        await checkpoint()
+        if not self.queued:
+            self.arrival = arrival = anyio.Event()
+            await arrival.wait()
+        if self.is_closed:
+            return None
+        batch = self.receive_stream.receive_nowait()
         if batch is self.open:
             self.open = []
             self.allowance = self.mark = 0
@@ -145,6 +162,7 @@ class Lane:
         self.batches += 1
         if length > self.largest_batch:
             self.largest_batch = length
+        return batch
 
     def abandon(self, events: Iterable[Event[Any]]) -> None:
         """These deliveries will never be made; they are counted by class."""
@@ -155,20 +173,15 @@ class Lane:
         self.guard()
         self.is_closed = True
         self.scope.cancel()
-        while self.receive_stream.statistics().current_buffer_used:
+        while self.queued:
             batch = self.receive_stream.receive_nowait()
-            if batch is not self.open:
-                self.abandon_received(batch)
-        self.abandon(self.open)
-        self.open = []
+            self.abandon(batch)
+            if batch is self.open:
+                self.open = []
+            else:
+                self.held -= len(batch)
         self.send_stream.close()
         self.receive_stream.close()
-
-    def abandon_received(self, batch: Batch) -> None:
-        """`batch` left the queue when the lane was closing. (The open one was abandoned with it.)"""
-        if self.held:
-            self.held -= len(batch)
-            self.abandon(batch)
 
     def __repr__(self) -> str:
         return (
