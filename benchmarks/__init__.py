@@ -1,0 +1,1 @@
+"""How fast Event Flow is, beside what people write by hand: `python -m benchmarks`, or `nox -s bench`."""
