@@ -1,8 +1,8 @@
 """Contestants take turns; what counts is the ratio within one turn.
 
 Machines have moods: other processes, clock speeds, temperatures. All contestants of a comparison therefore run one after
-the other in the same process, again and again, and each round gives a ratio of its own. The table shows the median of
-those ratios and their spread.
+the other in the same process, for some hundredths of a second each, again and again, and each round gives ratios of its
+own. The table shows their median and their quartiles.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Comparison:
         return statistics.median(self.times[name])
 
     def ratios(self, over: str, under: str) -> list[float]:
-        """How many times as long as `under` the contestant `over` took, round by round, sorted."""
+        """How many times as long as `under` the contestant `over` took, round by round; sorted."""
         return sorted(o / u for o, u in zip(self.times[over], self.times[under], strict=True))
 
 
