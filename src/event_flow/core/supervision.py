@@ -190,7 +190,7 @@ class Supervisor:
         for branch in self.branches:
             branch.start_schedules_and_tasks()
         self.has_opened = True
-        logger.debug("The engine runs: {} applications", len(self.branches))
+        logger.debug("The engine runs; applications: {}", len(self.branches))
         self.run.bell.ring()
 
     async def _drain(self) -> None:
