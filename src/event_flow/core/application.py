@@ -51,8 +51,8 @@ class ApplicationBase(metaclass=DeclaringMeta):
     def add_app(self, *apps: SubApplication) -> None:
         """Add sub-applications. They start after this application's `before_start` and are gone before its `exit`.
 
-        Raises `DeclarationError` for anything but a `SubApplication` that belongs nowhere yet, and `EngineStateError`
-        when the engine has been started. Then none was added.
+        Raises `DeclarationError` for anything but a `SubApplication` that belongs nowhere yet, and for annotations that
+        cannot be resolved once there is an engine; `EngineStateError` when that has been started. Then none was added.
         """
         engine = self._engine_or_none
         if engine is not None:
@@ -67,6 +67,8 @@ class ApplicationBase(metaclass=DeclaringMeta):
                     f"{type(app).__name__} cannot be added to itself or to what belongs to it"
                 )
         _require_free(apps)
+        if engine is not None:
+            _require_resolvable(apps)
         self._children = (*self._children, *apps)
         for app in apps:
             app._owner = self
@@ -175,9 +177,7 @@ class AppEngine(Lifecycle):
             if not isinstance(app, Application):
                 raise DeclarationError(f"only Application instances go into an engine, not {_shown(app)}")
         _require_free(apps)
-        for app in apps:
-            for node in _family(app):
-                declarations_of(type(node))
+        _require_resolvable(apps)
         self._apps.extend(apps)
         for app in apps:
             app._owner = self
@@ -237,6 +237,13 @@ def _family(app: ApplicationBase) -> Iterator[ApplicationBase]:
     yield app
     for child in app._children:
         yield from _family(child)
+
+
+def _require_resolvable(apps: Iterable[ApplicationBase]) -> None:
+    """Raises `DeclarationError` if an annotation of one of them, or of what belongs to it, cannot be resolved."""
+    for app in apps:
+        for node in _family(app):
+            declarations_of(type(node))
 
 
 def _require_free(apps: Iterable[ApplicationBase]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import Any, Protocol
 
 from event_flow.core.branch import Branch
@@ -29,12 +29,13 @@ class Names:
     """Gives every name once: the second "App" becomes "App#2"."""
 
     def __init__(self) -> None:
-        self._given: Counter[str] = Counter()
+        self._given: set[str] = set()
 
     def give(self, name: str) -> str:
-        self._given[name] += 1
-        number = self._given[name]
-        return name if number == 1 else f"{name}#{number}"
+        numbered = (name if number == 1 else f"{name}#{number}" for number in count(1))
+        free = next(each for each in numbered if each not in self._given)
+        self._given.add(free)
+        return free
 
 
 def grow(

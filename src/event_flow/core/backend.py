@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import sys
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import Any
 
 import anyio
@@ -38,6 +40,18 @@ def current_wake() -> Wake:
             raise LoopGone from exc
 
     return wake
+
+
+def context_of_a_thread() -> Context:
+    """A copy of the current context for code in another thread, where no event loop runs.
+
+    Where Trio is installed, anyio asks sniffio which library runs, and sniffio a context variable.
+    """
+    context = copy_context()
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context
 
 
 def in_event_loop() -> bool:

@@ -26,8 +26,9 @@ class BackgroundTask:
         """Call the task once. A sync one may run for ever, so it has a thread to itself."""
         try:
             await invoke(self.function, name=self.name, threads=self.threads, own_thread=True)
+            await self.failures.forget_cancellation()
         except BaseException as exc:
-            error = self.failures.examine(exc, self.name)
+            error = await self.failures.examine(exc, self.name)
             if error is None:
                 raise
             if isinstance(error, EngineClosed) and self.bus.state is not EngineState.RUNNING:

@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import get_ident
 
 import anyio
 
+from event_flow.core.backend import LoopGone, Wake, current_wake
+
 
 class Bell:
-    """A condition variable for one thread whose waiters say what they wait for.
+    """A condition variable whose waiters say what they wait for. They may wait in different event loops.
 
     A ring costs one call of each waiter's condition, so it may be rung often; conditions must be cheap.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[anyio.Event, Callable[[], bool]] = {}
+        self._waiting: dict[anyio.Event, tuple[Callable[[], bool], int, Wake]] = {}
 
     def ring(self) -> None:
         """Something may have become true."""
-        for event, holds in self._waiting.items():
+        for event, (holds, thread, wake) in list(self._waiting.items()):
             if holds():
-                event.set()
+                if thread == get_ident():
+                    event.set()
+                else:
+                    try:
+                        wake(event.set)
+                    except LoopGone:
+                        continue
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Return at once if `holds()`, else as soon as it does when the bell is rung."""
         while not holds():
             event = anyio.Event()
-            self._waiting[event] = holds
+            self._waiting[event] = holds, get_ident(), current_wake()
             try:
-                await event.wait()
+                # Again: in another thread it may have rung since.
+                if not holds():
+                    await event.wait()
             finally:
                 del self._waiting[event]

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from event_flow.core.backend import NativeTask
 from event_flow.core.background import BackgroundTask
 from event_flow.core.declaration import Declarations, EventClasses
 from event_flow.core.delivery import Worker
@@ -59,14 +60,17 @@ class Branch:
 
     async def host(self) -> None:
         """Hold the task group open until it is cancelled. To be started in the parent's group."""
-        try:
-            async with anyio.create_task_group() as self.task_group:
-                self.run.bell.ring()
-                await anyio.sleep_forever()
-        except anyio.get_cancelled_exc_class():
-            if is_cancelled_by_scope():
-                raise
-            # Cancelled natively, with every other task of the loop: the supervisor ends the rest in order.
+        async with anyio.create_task_group() as self.task_group:
+            self.run.bell.ring()
+            while True:
+                try:
+                    await anyio.sleep_forever()
+                except anyio.get_cancelled_exc_class() as exc:
+                    if is_cancelled_by_scope():
+                        raise
+                    # Natively. The group stays open: the supervisor ends what is in it, in order.
+                    NativeTask().absorb()
+                    self._cancelled_by_somebody_else(self.name, exc)
 
     def start_handlers(self) -> None:
         """Start the workers of all lanes."""
@@ -101,14 +105,18 @@ class Branch:
         except anyio.get_cancelled_exc_class() as exc:
             if is_cancelled_by_scope():
                 raise
-            if not self.run.failures.is_all_cancelled:
-                # Let through, it would end the whole group without any error.
-                error = UnexpectedCancellation(f"the task of {name} was cancelled by somebody else")
-                error.__cause__ = exc
-                self.run.failures.fail(error)
+            # Let through, it would end the whole group without any error.
+            self._cancelled_by_somebody_else(name, exc)
         except BaseException as exc:  # noqa: BLE001 - it leaves run()
             # User code is contained further down, so this is the framework's own fault.
             self.run.failures.fail(exc)
         finally:
             self.alive.pop(name, None)
             self.run.bell.ring()
+
+    def _cancelled_by_somebody_else(self, name: str, exc: BaseException) -> None:
+        """asyncio's own cancellation: of every task of a loop that ends, or of this one, which is an error."""
+        if not self.run.failures.is_all_cancelled:
+            error = UnexpectedCancellation(f"the task of {name} was cancelled by somebody else")
+            error.__cause__ = exc
+            self.run.failures.fail(error)

@@ -64,6 +64,9 @@ class Bus:
         """Deliver one event to `lanes`, by default those of its class, waiting for room."""
         require_event(event)
         self.require_loop_thread()
+        if lanes is None:
+            lanes = self.router.lanes_for(type(event))
+        self._see(lanes)
         if self._unyielded >= YIELD_AFTER:
             # Before it looks for room: a publish cancelled here has delivered nothing.
             self._unyielded = 0
@@ -99,9 +102,9 @@ class Bus:
         self._require_open(origin)
         if lanes is None:
             lanes = self.router.lanes_for(type(event))
-            if not lanes:
-                self._nobody_wants(event)
-                return None
+        if not lanes:
+            self._nobody_wants(event)
+            return None
         full = self._first_full(lanes, origin)
         if full is None:
             self._deliver(event, lanes)
@@ -155,6 +158,7 @@ class Bus:
 
     def deliver_now(self, event: Event[Any], lanes: Lanes) -> bool:
         """Deliver to lanes that take it from anybody: none is guarded, and each has room and nobody waiting. Else False."""
+        self._see(lanes)
         if self._unyielded >= YIELD_AFTER:
             return False
         for lane in lanes:
@@ -164,16 +168,23 @@ class Bus:
         return True
 
     def _deliver(self, event: Event[Any], lanes: Lanes) -> None:
-        unseen = 0
         for lane in lanes:
             if not lane.busy:
                 lane.busy = True
                 self.busy_lanes += 1
-            elif len(lane.open) - lane.mark > unseen:
-                unseen = len(lane.open) - lane.mark
             if lane.put(event) < 0:
                 self._count_over_limit(lane)
-        self._unyielded += unseen + 1
+        self._unyielded += 1
+
+    def _see(self, lanes: Lanes) -> None:
+        """Count the events that went into the open batches of `lanes` since the last look."""
+        unseen = 0
+        for lane in lanes:
+            length = len(lane.open)
+            if length - lane.mark > unseen:
+                unseen = length - lane.mark
+            lane.mark = length
+        self._unyielded += unseen
 
     def _nobody_wants(self, event: Event[Any]) -> None:
         self.unhandled += 1

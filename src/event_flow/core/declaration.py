@@ -119,6 +119,9 @@ def _marks(cls: type, name: str) -> tuple[Mark, ...]:
 
 def _conventional_events(cls: type, name: str, frame: types.FrameType | None) -> EventClasses | None:
     for raw in _definitions(cls, name):
+        inherited = _inherited_events(cls, name, raw)
+        if inherited is not None:
+            return inherited
         parameter, function = _parameter(raw)
         if parameter is None:
             return None
@@ -128,10 +131,23 @@ def _conventional_events(cls: type, name: str, frame: types.FrameType | None) ->
     return None
 
 
+def _inherited_events(cls: type, name: str, raw: Any) -> EventClasses | None:
+    """What a base class, with the names around its own class statement, made of the same definition; () for no handler."""
+    for base in cls.__mro__[1:]:
+        if isinstance(base, DeclaringMeta) and next(_definitions(base, name), None) is raw:
+            try:
+                return declarations_of(base).handlers.get(name, ())
+            except _UnresolvedError:
+                continue
+    return None
+
+
 def _parameter(raw: Any) -> tuple[inspect.Parameter | None, Callable[..., Any]]:
     """The one parameter a caller has to give, None if there is not exactly one; and the function that declares it."""
-    function, bound = _function(raw)
-    target = raw if isinstance(raw, functools.partial) else function
+    target, bound = _target(raw)
+    function = _innermost(target)
+    if isinstance(target, type):
+        return None, function
     try:
         parameters = list(inspect.signature(target).parameters.values())
     except (TypeError, ValueError):
@@ -149,30 +165,39 @@ def _parameter(raw: Any) -> tuple[inspect.Parameter | None, Callable[..., Any]]:
     return needed[0] if fits else None, function
 
 
-def _function(raw: Any) -> tuple[Any, bool]:
-    """The function behind a class attribute, and whether its first parameter is filled when it is looked up."""
+def _target(raw: Any) -> tuple[Any, bool]:
+    """What is called for a class attribute, and whether its first parameter is filled when it is looked up."""
     if isinstance(raw, staticmethod):
         return raw.__func__, False
     if isinstance(raw, classmethod):
         return raw.__func__, True
     if isinstance(raw, functools.partialmethod):
-        return raw.func, True
-    if isinstance(raw, functools.partial):
-        return _function(raw.func)[0], False
+        return functools.partial(
+            raw.func, None, *raw.args, **raw.keywords
+        ), False  # None stands for the instance
     if inspect.isroutine(raw):
         return raw, not inspect.isbuiltin(raw)
-    return type(raw).__call__, True  # an object that can be called
+    return raw, False  # a partial, or an object that can be called
+
+
+def _innermost(target: Any) -> Any:
+    """The function whose source has the annotation."""
+    while isinstance(target, functools.partial):
+        target = target.func
+    return target if inspect.isroutine(target) else type(target).__call__
 
 
 def _resolved(annotation: Any, resolve: Callable[[str], Any]) -> Any:
     """The annotation with every string in it resolved, also those inside `list[...]`."""
     if isinstance(annotation, str):
         return _resolved(resolve(annotation), resolve)
+    if isinstance(annotation, typing.ForwardRef):
+        return _resolved(annotation.__forward_arg__, resolve)
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) is list and len(arguments) == 1:
-        element = arguments[0]
-        text = getattr(element, "__forward_arg__", element)
-        return list[resolve(text)] if isinstance(text, str) else annotation  # type: ignore[misc]
+        return list[_resolved(arguments[0], resolve)]  # type: ignore[misc]
+    if typing.get_origin(annotation) is typing.Union:
+        return typing.Union[tuple(_resolved(member, resolve) for member in arguments)]  # noqa: UP007
     return annotation
 
 
@@ -199,6 +224,9 @@ def _resolve(text: str, *, cls: type, name: str, function: Any, frame: types.Fra
 
 def _class_statement(frame: types.FrameType | None) -> types.FrameType | None:
     """The function whose body holds the class statement; None at module level, where globals are enough."""
-    while frame is not None and frame.f_code.co_name in ("__init__", "__new__", "__call__"):
+    while frame is not None and (
+        frame.f_code.co_name in ("__init__", "__new__", "__call__")
+        or frame.f_globals.get("__name__") in ("dataclasses", "types")  # they make classes for others
+    ):
         frame = frame.f_back
     return None if frame is None or frame.f_locals is frame.f_globals else frame

@@ -61,7 +61,7 @@ class Worker:
     async def _settle(self, batch: Batch, exc: BaseException) -> None:
         """Called in the `except` block of a failed call, still a part of it."""
         lane = self.lane
-        error = self.failures.examine(exc, lane.name)
+        error = await self.failures.examine(exc, lane.name)
         if error is None:
             lane.abandon(batch)
             raise exc

@@ -44,7 +44,7 @@ class Event(Generic[DataT]):
             self._meta: dict[str, Any] = {}
             return self._meta
 
-    def update_meta(self, **values: Any) -> None:
+    def update_meta(self, /, **values: Any) -> None:
         """Add `values` to `meta`; what has the same key is replaced."""
         self.meta.update(values)
 
@@ -100,12 +100,12 @@ class ExceptionEvent(Event[BaseException]):
         """Hand `events` to the handler that failed, and to no other, as a new delivery.
 
         Waits for room like `pub_event`, event by event; cancelled, an unknown prefix was delivered. Raises `EngineClosed`
-        when the engine takes it no more (while it drains, only a handler may redeliver), and `RuntimeError` if this
-        event was not published by an engine.
+        when the engine takes it no more (while it drains, only a handler may redeliver), and `RuntimeError` if it was no
+        handler that failed, or no engine published this event.
         """
         if self._redeliver is None:
             raise RuntimeError(
-                f"{self!r} was not published by an engine: there is no handler to hand its events to"
+                f"{self!r} has no handler to hand events to: a schedule or task failed, or no engine published it"
             )
         await self._redeliver(self)
 

@@ -18,6 +18,24 @@ EventFlowError
 
 from __future__ import annotations
 
+__all__ = [
+    "BackendNotInstalled",
+    "BacklogExceeded",
+    "DeclarationError",
+    "EngineClosed",
+    "EngineNotSetError",
+    "EngineStateError",
+    "EventFlowError",
+    "ExitTimeout",
+    "OptionError",
+    "SettingNotFound",
+    "SettingsError",
+    "StartTimeout",
+    "UnexpectedCancellation",
+    "WouldDeadlockError",
+    "WrongThreadError",
+]
+
 
 class EventFlowError(Exception):
     """The base of every error that Event Flow raises on purpose."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 from loguru import logger
 
 from event_flow.core.backend import NativeTask
@@ -19,6 +20,8 @@ from event_flow.core.bus import Bus
 from event_flow.core.event import Event, ExceptionEvent, Redeliver
 from event_flow.core.exception import BacklogExceeded, EngineClosed, UnexpectedCancellation
 from event_flow.core.options import OnError
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 # A handler that fails a thousand times a second must not be what fills the disk: in a minute so many failures of one
 # handler are logged in full, the others counted.
@@ -42,7 +45,9 @@ def what_happened(exc: BaseException, name: str) -> BaseException | None:
         fatal, _ = exc.split((KeyboardInterrupt, SystemExit))
         if fatal is not None:
             return _first_leaf(fatal)
-        _, others = exc.split(cancelled_class)
+        cancelled, others = exc.split(cancelled_class)
+        if cancelled is None:
+            others = exc  # split() makes another group even of one that it leaves whole
         if others is not None:
             return others if isinstance(others, Exception) else _first_leaf(others)
     elif not isinstance(exc, cancelled_class):
@@ -56,9 +61,17 @@ def what_happened(exc: BaseException, name: str) -> BaseException | None:
     return unexpected
 
 
+def leaves(errors: Iterable[ErrorT]) -> Iterator[ErrorT]:
+    """The exceptions, and in place of groups what is in them."""
+    for error in errors:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error.exceptions)  # type: ignore[misc]  # a group of Exceptions holds only such
+        else:
+            yield error
+
+
 def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
+    return next(leaves(group.exceptions))
 
 
 def _nobody_listens(error: BaseException) -> None:
@@ -97,20 +110,34 @@ class Failures:
         self.is_strict = on_error == "raise"
         self.supervisor: NativeTask | None = None
         self.is_loop_ending = False  # native cancellation has reached the supervisor, and was answered
-        self._logs: dict[str, FailureLog] = {}
+        self._logs: dict[tuple[str, str], FailureLog] = {}  # by the names of handler and application
 
-    def examine(self, exc: BaseException, name: str) -> BaseException | None:
+    async def examine(self, exc: BaseException, name: str) -> BaseException | None:
         """What user code really ended with; None if `exc` is the engine's own cancellation and is to be raised again.
 
         Native cancellation of every task, as at the end of a loop, counts as the engine's own. Of this task alone, it
         is the doing of the user code, and a failure.
         """
+        is_cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
+        if is_cancelled and self.is_all_cancelled and NativeTask().is_being_cancelled():
+            return None
+        await self.forget_cancellation()
+        return what_happened(exc, name)
+
+    @staticmethod
+    async def forget_cancellation() -> None:
+        """To be called where user code has ended: it may have cancelled its own asyncio task, with no effect so far.
+
+        The next await would be cancelled, and if there were none, silently the whole task group.
+        """
         native = NativeTask()
         if native.is_being_cancelled() and not is_cancelled_by_scope():
-            if self.is_all_cancelled and isinstance(exc, anyio.get_cancelled_exc_class()):
-                return None
             native.absorb()
-        return what_happened(exc, name)
+            try:
+                await checkpoint()
+            except anyio.get_cancelled_exc_class():
+                if is_cancelled_by_scope():
+                    raise
 
     async def contain(
         self,
@@ -138,12 +165,12 @@ class Failures:
 
     def summarise(self) -> None:
         """At the end: mention what was not logged."""
-        for name, log in self._logs.items():
-            self._mention(name, log.skipped)
+        for (name, app), log in self._logs.items():
+            self._mention(name, app, log.skipped)
 
     def _log(self, error: Exception, name: str, app: str, events: Sequence[Event[Any]]) -> None:
-        in_full, skipped = self._logs.setdefault(name, FailureLog()).count(anyio.current_time())
-        self._mention(name, skipped)
+        in_full, skipped = self._logs.setdefault((name, app), FailureLog()).count(anyio.current_time())
+        self._mention(name, app, skipped)
         if in_full:
             bound = logger.bind(app=app, handler=name, events=len(events)).opt(exception=error)
             if events:
@@ -152,9 +179,9 @@ class Failures:
                 bound.error("{} failed: {!r}", name, error)
 
     @staticmethod
-    def _mention(name: str, skipped: int) -> None:
+    def _mention(name: str, app: str, skipped: int) -> None:
         if skipped:
-            logger.bind(handler=name, failures=skipped).error(
+            logger.bind(app=app, handler=name, failures=skipped).error(
                 "{} failed {} more times in a minute", name, skipped
             )
 

@@ -27,11 +27,13 @@ async def invoke(
 ) -> Any:
     """Call user code and return its result.
 
-    Raises `TypeError` if a sync function returns an awaitable: it was called in a thread, where nothing can await it.
+    Raises `TypeError` if a sync function returns an awaitable or a generator: nothing would await it, or run it.
     """
     if is_async(function):
         return await function(*args)
     result = await threads.run(name, function, *args, own_thread=own_thread)
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError(f"{name} returned {type(result).__name__}, which nobody runs: use no `yield` in it")
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Batch = list[Event[Any]]
 
-# Events that one task may publish in a row before others get a turn: a handler's time for as many is far below what
+# Events that are published in a row before other tasks get a turn: a handler's time for as many is far below what
 # anyone notices, and a turn costs less than a hundredth of publishing them.
 YIELD_AFTER = 1000
 
@@ -60,6 +60,7 @@ class Lane:
         "running",
         "scope",
         "send_stream",
+        "stride",
         "waiters",
     )
 
@@ -78,7 +79,8 @@ class Lane:
         self.arrival: anyio.Event | None = None  # the worker waits for it while nothing is queued
         self.open: Batch = []
         self.allowance = 0
-        self.mark = 0  # length of the open batch when the allowance was last renewed
+        self.stride = YIELD_AFTER  # most events that the open batch may take on without another look
+        self.mark = 0  # length of the open batch at the last look
         self.held = 0  # events queued in closed batches
         self.reserved = 0  # places granted to publishes that have not been delivered yet
         self.guarded = True  # every publish takes the slow path: while the engine does not run, or drains
@@ -132,7 +134,7 @@ class Lane:
         if room <= 0 or not length or self.guarded or self.waiters:
             self.allowance = 0
         else:
-            self.allowance = length + min(self.max_batch - length, room, YIELD_AFTER)
+            self.allowance = length + min(self.max_batch - length, room, self.stride)
         return room
 
     def guard(self) -> None:

@@ -5,7 +5,8 @@ A run may be embedded (`run`, `async with`) or have an event loop of its own (`s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,7 @@ from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
 from event_flow.core.declaration import EventClasses
 from event_flow.core.exception import EngineClosed, EngineStateError, WouldDeadlockError
-from event_flow.core.failure import Failures
+from event_flow.core.failure import Failures, leaves
 from event_flow.core.options import EngineOptions
 from event_flow.core.origin import Kind, current_origin
 from event_flow.core.publishing import Publisher
@@ -43,6 +44,7 @@ class Lifecycle(Publisher):
         self._before_start: list[Hook] = []
         self._exit: list[Hook] = []
         self._bell = Bell()
+        self._beginning = threading.Lock()
         self._supervisor: Supervisor | None = None
         self._branches: Sequence[Branch] = ()
         self._wake: Wake | None = None
@@ -70,10 +72,10 @@ class Lifecycle(Publisher):
         self._require_not_running("start")
         require_installed(backend, options)
         error, hurried = anyio.run(self._run_with_signals, backend=backend, backend_options=options)
+        if hurried and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
         if error is not None:
             raise error
-        if hurried:
-            raise KeyboardInterrupt
         assert self._report is not None
         return self._report
 
@@ -86,7 +88,6 @@ class Lifecycle(Publisher):
         failure; and `SystemExit` or `KeyboardInterrupt` out of user code, bare. Always only after every application whose
         start succeeded has had its `exit`. Raises `EngineStateError` if the engine runs already.
         """
-        self._require_not_running("run")
         supervisor = self._prepare()
         cancelled: BaseException | None = None
         try:
@@ -121,7 +122,7 @@ class Lifecycle(Publisher):
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         """Stop the engine and wait for its end; without the drain if the body raised."""
         assert self._session is not None
         (group, task), self._session = self._session, None
@@ -208,11 +209,14 @@ class Lifecycle(Publisher):
 
     def _prepare(self) -> Supervisor:
         """Make everything anew for a run."""
-        if self.state is EngineState.STOPPED:
-            self._publish_with(Bus(max_backlog=self._options.max_backlog))
-        bus = self._bus
+        with self._beginning:
+            self._require_not_running("run")
+            if self.state is EngineState.STOPPED:
+                self._publish_with(Bus(max_backlog=self._options.max_backlog))
+            bus = self._bus
+            bus.state = EngineState.STARTING
+            bus.thread = self._thread = get_ident()
         bus.on_change = self._bell.ring
-        bus.thread = self._thread = get_ident()
         self._wake = current_wake()
         threads = Threads(self._options.max_threads, self._wake)
         failures = Failures(bus, self._options.on_error)
@@ -226,7 +230,6 @@ class Lifecycle(Publisher):
         )
         self._branches = assembly.grow(self._apps, self._functions, run)
         self._supervisor = Supervisor(run, self._branches, tuple(self._before_start), tuple(self._exit))
-        bus.state = EngineState.STARTING
         self._inbox.open(self._wake, threads)
         return self._supervisor
 
@@ -280,17 +283,11 @@ async def _leave(group: TaskGroup, exc: BaseException | None) -> bool:
             await group.__aexit__(type(exc) if exc else None, exc, exc.__traceback__ if exc else None)
         )
     except BaseExceptionGroup as raised:
-        errors = raised.exceptions
+        cancelled, others = raised.split(anyio.get_cancelled_exc_class())
+        # Trio keeps a cancellation beside the errors; these win, as they do on asyncio.
+        errors = others.exceptions if cancelled is not None and others is not None else raised.exceptions
     if len(errors) == 1:
         if errors[0] is exc:
             return False
         raise errors[0]
-    raise BaseExceptionGroup("the body and the engine ended with errors", list(_leaves(errors)))
-
-
-def _leaves(errors: Iterable[BaseException]) -> Iterator[BaseException]:
-    for error in errors:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error.exceptions)
-        else:
-            yield error
+    raise BaseExceptionGroup("the body and the engine ended with errors", list(leaves(errors)))

@@ -50,13 +50,24 @@ def count(name: str, value: Any, *, least: int = 1) -> int:
 
 def seconds(name: str, value: Any, *, zero: bool = False, forever: bool = False) -> float:
     """A duration in seconds, from a number or a `timedelta`; above 0, or also 0; finite, or also inf."""
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    is_number = isinstance(number, int | float) and not isinstance(number, bool) and not math.isnan(number)
-    if not is_number or number < 0 or (number == 0 and not zero) or (math.isinf(number) and not forever):
+    number = _as_float(value)
+    if math.isnan(number) or number < 0 or (number == 0 and not zero) or (math.isinf(number) and not forever):
         lower = "of at least 0" if zero else "above 0"
         upper = "math.inf included" if forever else "not inf"
         raise OptionError(f"{name}={value!r}: seconds {lower} are allowed, as a number or timedelta, {upper}")
-    return float(number)
+    return number
+
+
+def _as_float(value: Any) -> float:
+    """Seconds; nan for what is no duration."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:

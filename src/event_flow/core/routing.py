@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from event_flow.core.event import Event
-from event_flow.core.lane import Lane
+from event_flow.core.lane import YIELD_AFTER, Lane
 
 Lanes = tuple[Lane, ...]
+
+# Events between two looks at a lane. A look costs as much as publishing two events.
+LEAST_STRIDE = 50
 
 
 class Router:
@@ -32,7 +35,14 @@ class Router:
             lanes = tuple(lane for lane, events in self._handlers if issubclass(event_class, events))
             if lanes:
                 self.routes[event_class] = lanes
+                self._share_turns()
         return lanes
+
+    def _share_turns(self) -> None:
+        """The more classes there are, the less may be published of each unseen, so that together it stays about one turn."""
+        stride = max(LEAST_STRIDE, YIELD_AFTER // len(self.routes))
+        for lane, _ in self._handlers:
+            lane.stride = stride
 
     @property
     def lanes(self) -> Lanes:

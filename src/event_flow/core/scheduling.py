@@ -63,8 +63,9 @@ class Schedule:
         current_origin.set(origin)
         try:
             await invoke(self.function, name=self.name, threads=self.threads)
+            await self.failures.forget_cancellation()
         except BaseException as exc:
-            error = self.failures.examine(exc, self.name)
+            error = await self.failures.examine(exc, self.name)
             if error is None:
                 raise
             if isinstance(error, EngineClosed) and self.bus.state is EngineState.STOPPING:

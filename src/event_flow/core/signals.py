@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -73,7 +74,7 @@ class SignalHandlers:
             self._wake(self._act)
         except LoopGone:
             raise KeyboardInterrupt from None
-        if self._received == 2 and is_hogged and frame is not None and _is_users(frame):
+        if self._received == 2 and is_hogged and _is_users(frame):
             raise KeyboardInterrupt
 
     def _act(self) -> None:
@@ -84,9 +85,16 @@ class SignalHandlers:
             self._stop()
 
 
-def _is_users(frame: FrameType) -> bool:
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return package not in NOT_INTO
+def _is_users(frame: FrameType | None) -> bool:
+    """Whether the code at work is the user's, or of the standard library and called by the user's."""
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package in NOT_INTO:
+            return False
+        if package not in sys.stdlib_module_names:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _restore_in_child() -> None:

@@ -23,6 +23,7 @@ from loguru import logger
 from event_flow.core.backend import NativeTask
 from event_flow.core.branch import Branch
 from event_flow.core.exception import ExitTimeout, StartTimeout
+from event_flow.core.failure import leaves
 from event_flow.core.invoke import invoke
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.run import Run
@@ -47,6 +48,7 @@ class HookCall:
         self.has_begun = False
         self.is_done = False
         self.has_succeeded = False
+        self.is_left = False  # the engine has gone on without it
         self.error: BaseException | None = None
 
 
@@ -106,7 +108,7 @@ class Supervisor:
     async def watch(self, group: TaskGroup, engine: Any, task_status: TaskStatus[Any]) -> None:
         """What the task that called `run()` does: start the supervisor's task and wait for its end.
 
-        When it is cancelled it asks for a hard stop, waits on, and raises the cancellation again.
+        When it is cancelled or interrupted it asks for a hard stop, waits on, and raises that again.
         """
         group.start_soon(self.drive, name="event-flow supervisor")
         try:
@@ -114,12 +116,13 @@ class Supervisor:
             if not (self.errors or self.fatal):
                 task_status.started(engine)
             await self.run.bell.until(lambda: self.is_finished)
-        except anyio.get_cancelled_exc_class():
+        except BaseException:  # cancelled; or Trio raises KeyboardInterrupt in the task of main
             self.stop_hard()
-            await self._outlive_cancellation(checkpoint)
-            if not self._has_begun:
-                # Cancelled natively before its first step, with every task of the loop, it will never take one.
-                group.start_soon(self.drive, name="event-flow supervisor")
+            while not self._has_begun:
+                await self._outlive_cancellation(checkpoint)
+                if not self._has_begun:
+                    # Cancelled natively before its first step, with every task of the loop, it will never take one.
+                    group.start_soon(self.drive, name="event-flow supervisor")
             await self._outlive_cancellation(lambda: self.run.bell.until(lambda: self.is_finished))
             raise
 
@@ -137,16 +140,25 @@ class Supervisor:
     def raise_errors(self) -> None:
         """What ends the engine is bare, one error leaves as itself, several as one flat group."""
         if self.fatal:
+            for error in (*self.fatal[1:], *self.errors):
+                self._log_lost(error, f"Behind {self.fatal[0]!r} the engine")
             raise self.fatal[0]
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
-            raise ExceptionGroup("the engine ended with several errors", self.errors)
+            raise ExceptionGroup("the engine ended with several errors", list(leaves(self.errors)))
+
+    @staticmethod
+    def _log_lost(error: BaseException, what: str) -> None:
+        """What cannot be raised any more."""
+        logger.opt(exception=error).error("{} failed: {!r}", what, error)
 
     # -- the life of a run -----------------------------------------------------------------------------------------
 
     async def drive(self) -> None:
         """The supervisor's task, from the first hook to the last."""
+        if self._has_begun:
+            return
         self._has_begun = True
         self.run.failures.supervisor = NativeTask()
         try:
@@ -262,6 +274,7 @@ class Supervisor:
         if not hook.is_done:
             hook.scope.cancel()
             if not await self._until(lambda: hook.is_done, CLEAN_UP_TIMEOUT):
+                hook.is_left = True
                 self._leave(hook.name)
         if hook.error is not None and isinstance(hook.error, Exception):
             self.errors.append(hook.error)
@@ -277,11 +290,14 @@ class Supervisor:
             with hook.scope:
                 # A thread of its own: handlers that never return may hold every other place.
                 await invoke(hook.function, name=hook.name, threads=self.run.threads, own_thread=True)
+                await self.run.failures.forget_cancellation()
                 hook.has_succeeded = True
         except BaseException as exc:  # noqa: BLE001 - it leaves run(), or was the supervisor's own cancellation
-            hook.error = self.run.failures.examine(exc, hook.name)
+            hook.error = await self.run.failures.examine(exc, hook.name)
             if hook.error is None:
                 logger.bind(hook=hook.name).warning("{} was cut short: the event loop ends", hook.name)
+            elif hook.is_left:
+                self._log_lost(hook.error, f"{hook.name}, which was left running,")
         finally:
             origin.live = False
             hook.is_done = True

@@ -7,7 +7,6 @@ no daemons, and one that never returns keeps the interpreter from exiting.
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import queue
 import threading
@@ -18,7 +17,8 @@ import anyio
 from anyio import CapacityLimiter
 from loguru import logger
 
-from event_flow.core.backend import LoopGone, Wake
+from event_flow.core.backend import LoopGone, Wake, context_of_a_thread
+from event_flow.core.exception import EngineClosed
 
 
 class Job:
@@ -39,7 +39,8 @@ class Job:
             self.result = self.call()
         except BaseException as exc:  # noqa: BLE001 - it is raised again where the result is awaited
             self.error = exc
-            if self.left:
+            # EngineClosed is how it learns that the engine has ended.
+            if self.left and not isinstance(exc, EngineClosed):
                 logger.bind(thread=self.name).opt(exception=exc).error(
                     "{}, which was left running, failed", self.name
                 )
@@ -72,6 +73,7 @@ class Threads:
     def __init__(self, limit: int, wake: Wake) -> None:
         self.wake = wake
         self._places = CapacityLimiter(limit)
+        self._workers: set[WorkerThread] = set()
         self._idle: list[WorkerThread] = []
         self._running: set[Job] = set()
         self._closed = False
@@ -81,7 +83,7 @@ class Threads:
 
         Waits for a place, unless the call has a thread of its own. Cancelled while the call runs, the thread is left.
         """
-        context = contextvars.copy_context()
+        context = context_of_a_thread()
         job = Job(name, functools.partial(context.run, function, *args))
         if not own_thread:
             await self._places.acquire_on_behalf_of(job)
@@ -119,17 +121,22 @@ class Threads:
         if worker.pooled and not self._closed:
             self._idle.append(worker)
         else:
-            worker.jobs.put(None)
+            self._end(worker)
         job.done.set()
 
     def close(self) -> None:
         """End the idle threads, and those that are left once their call returns."""
         self._closed = True
-        for worker in self._idle:
-            worker.jobs.put(None)
+        # Those at work too: the loop may have stopped before it hears that they are done.
+        for worker in list(self._workers):
+            self._end(worker)
         for worker in self._idle:
             worker.join(timeout=1)  # it has nothing to do but to end
         self._idle.clear()
+
+    def _end(self, worker: WorkerThread) -> None:
+        self._workers.discard(worker)
+        worker.jobs.put(None)
 
     def _submit(self, job: Job, *, pooled: bool) -> None:
         self._running.add(job)
@@ -137,9 +144,11 @@ class Threads:
             worker = self._idle.pop()
         else:
             worker = WorkerThread(self, pooled=pooled)
+            self._workers.add(worker)
             try:
                 worker.start()
             except RuntimeError:  # the system has no thread left, or the interpreter ends
+                self._workers.discard(worker)
                 self._running.discard(job)
                 if pooled:
                     self._places.release_on_behalf_of(job)

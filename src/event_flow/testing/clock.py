@@ -13,9 +13,13 @@ import asyncio
 import math
 import selectors
 import time
-from typing import Any
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, TypeVarTuple
 
 __all__ = ["virtual_clock"]
+
+Arguments = TypeVarTuple("Arguments")
 
 CLOCK_RESOLUTION = time.get_clock_info("monotonic").resolution
 
@@ -66,3 +70,15 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Arguments], object],
+        *args: *Arguments,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        if when == math.inf:
+            # Never. asyncio looks at such a timer once a day, and the clock would take every look for a deadline.
+            return asyncio.TimerHandle(when, callback, args, self, context)
+        return super().call_at(when, callback, *args, context=context)
