@@ -141,7 +141,8 @@ class Bus:
             raise
         for lane in waiter.lanes:
             lane.reserved -= 1
-        self._deliver(waiter.event, waiter.lanes)
+            lane.put(waiter.event)
+        self._unyielded += 1
 
     def withdraw(self, waiter: Waiter) -> None:
         """The publish is not made: leave the queue, or give the granted places to others."""
@@ -169,9 +170,7 @@ class Bus:
 
     def _deliver(self, event: Event[Any], lanes: Lanes) -> None:
         for lane in lanes:
-            if not lane.busy:
-                lane.busy = True
-                self.busy_lanes += 1
+            self._make_busy(lane)
             if lane.put(event) < 0:
                 self._count_over_limit(lane)
         self._unyielded += 1
@@ -299,6 +298,8 @@ class Bus:
         waiter.granted = True
         for lane in waiter.lanes:
             self._make_busy(lane)
+            if lane.room <= 0:
+                self._count_over_limit(lane)
             lane.reserved += 1
             lane.renew()
         waiter.notify()
