@@ -351,6 +351,12 @@ class Bus:
             for waiter in list(lane.waiters):
                 self._refuse(waiter, self._closed())
 
+    def drop_lanes(self) -> None:
+        """Forget the handlers: nothing was routed to them yet."""
+        for lane in self.router.lanes:
+            lane.close()
+        self.router = Router()
+
     @property
     def is_idle(self) -> bool:
         """Nothing is queued and no handler runs."""

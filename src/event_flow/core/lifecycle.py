@@ -211,7 +211,8 @@ class Lifecycle(Publisher):
         """Make everything anew for a run."""
         with self._beginning:
             self._require_not_running("run")
-            if self.state is EngineState.STOPPED:
+            before = self.state
+            if before is EngineState.STOPPED:
                 self._publish_with(Bus(max_backlog=self._options.max_backlog))
             bus = self._bus
             bus.state = EngineState.STARTING
@@ -228,10 +229,24 @@ class Lifecycle(Publisher):
             failures=failures,
             bell=self._bell,
         )
-        self._branches = assembly.grow(self._apps, self._functions, run)
+        try:
+            self._branches = assembly.grow(self._apps, self._functions, run)
+        except BaseException:  # out of an application, for instance a property
+            self._undo(before)
+            raise
         self._supervisor = Supervisor(run, self._branches, tuple(self._before_start), tuple(self._exit))
         self._inbox.open(self._wake, threads)
         return self._supervisor
+
+    def _undo(self, before: EngineState) -> None:
+        """A run could not be prepared: the engine is what it was, with what has been published."""
+        self._bus.drop_lanes()
+        self._routes = self._bus.router.routes
+        self._bus.state = before
+        self._bus.thread = self._thread = self._wake = None
+        self._branches = ()
+        if before is EngineState.STOPPED:
+            self._inbox.close()
 
     def _finish(self, supervisor: Supervisor) -> None:
         """Nothing runs any more. Called also when the loop is torn down under the engine, so it only sets and closes."""
