@@ -397,10 +397,10 @@ async def test_a_task_that_publishes_while_the_engine_stops_ends_in_order(logs: 
 async def test_stop_does_nothing_before_the_start_and_after_the_end() -> None:
     engine = AppEngine()
     engine.stop()
-    assert engine.state is EngineState.NEW
+    states = [engine.state]
     await run_and_stop(engine)
     engine.stop()
-    assert engine.state is EngineState.STOPPED
+    assert [*states, engine.state] == [EngineState.NEW, EngineState.STOPPED]
 
 
 async def test_stop_may_be_asked_by_a_handler_and_more_than_once() -> None:
