@@ -116,6 +116,8 @@ class Supervisor:
             if not (self.errors or self.fatal):
                 task_status.started(engine)
             await self.run.bell.until(lambda: self.is_finished)
+        except GeneratorExit:
+            raise  # the loop is gone, and nothing can be waited for any more
         except BaseException:  # cancelled; or Trio raises KeyboardInterrupt in the task of main
             self.stop_hard()
             while not self._has_begun:
