@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import signal
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -40,6 +43,31 @@ def current_wake() -> Wake:
             raise LoopGone from exc
 
     return wake
+
+
+@contextmanager
+def wake_on_signals() -> Iterator[None]:
+    """Have every signal wake the running loop, whichever thread the system hands it to. For the main thread only.
+
+    Trio, uvloop and asyncio on Windows do so themselves. A loop of asyncio with a selector wakes only when the signal
+    interrupts its own wait: not if it came just before, and not if another thread got it.
+    """
+    loop: Any = anyio.lowlevel.current_token().native_token
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        yield
+        return
+    ours, signalled = socket.socketpair()
+    for end in (ours, signalled):
+        end.setblocking(False)
+    loop.add_reader(ours, ours.recv, 4096)
+    earlier = signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(earlier)
+        loop.remove_reader(ours)
+        ours.close()
+        signalled.close()
 
 
 def context_of_a_thread() -> Context:

@@ -142,6 +142,8 @@ class Bus:
         for lane in waiter.lanes:
             lane.reserved -= 1
             lane.put(waiter.event)
+        for lane in waiter.passed:
+            self._count_over_limit(lane)
         self._unyielded += 1
 
     def withdraw(self, waiter: Waiter) -> None:
@@ -296,10 +298,9 @@ class Bus:
 
     def _grant(self, waiter: Waiter) -> None:
         waiter.granted = True
+        waiter.passed = tuple(lane for lane in waiter.lanes if lane.room <= 0)
         for lane in waiter.lanes:
             self._make_busy(lane)
-            if lane.room <= 0:
-                self._count_over_limit(lane)
             lane.reserved += 1
             lane.renew()
         waiter.notify()

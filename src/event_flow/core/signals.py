@@ -12,10 +12,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from event_flow.core.backend import LoopGone, Wake
+from event_flow.core.backend import LoopGone, Wake, wake_on_signals
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 NOT_INTO = frozenset({"event_flow", "anyio", "asyncio", "trio", "uvloop", "selectors", "outcome", "loguru"})
@@ -34,6 +35,7 @@ class SignalHandlers:
         self._stop = stop
         self._hurry = hurry
         self._previous: dict[int, Any] = {}
+        self._wakeup = ExitStack()
         self._received = 0
         self._loop_has_run = True
 
@@ -44,6 +46,7 @@ class SignalHandlers:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
+            self._wakeup.enter_context(wake_on_signals())
             _installed.append(self)
             for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._receive)
@@ -53,6 +56,7 @@ class SignalHandlers:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.restore()
+        self._wakeup.close()
         if self in _installed:
             _installed.remove(self)
 
