@@ -791,17 +791,15 @@ async def test_pub_events_delivers_nothing_of_an_iterable_that_raises() -> None:
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "queue_size", "max_batch"),
     [
-        list,
-        tuple,
-        iter,
-        lambda events: (event for event in events),
-        lambda events: dict.fromkeys(events).keys(),
+        pytest.param(list, 1000, 3, id="list"),
+        pytest.param(tuple, 2, 2, id="tuple"),
+        pytest.param(iter, 5, 3, id="iterator"),
+        pytest.param(lambda events: (event for event in events), 1, 1, id="generator"),
+        pytest.param(lambda events: dict.fromkeys(events).keys(), 1000, 1000, id="keys"),
     ],
-    ids=["list", "tuple", "iterator", "generator", "keys"],
 )
-@pytest.mark.parametrize(("queue_size", "max_batch"), [(1000, 3), (2, 2), (5, 3), (1, 1), (1000, 1000)])
 async def test_pub_events_keeps_the_order_and_the_size_of_batches(
     make: Callable[[list[Event[int]]], Iterable[Event[int]]], queue_size: int, max_batch: int
 ) -> None:

@@ -601,9 +601,6 @@ class Admission(RuleBasedStateMachine):
         """A publish is cancelled while it is parked, or after it was granted and before its turn."""
         waiter = data.draw(st.sampled_from([*self.notified, *self.parked]))
         (self.parked if waiter in self.parked else self.notified).remove(waiter)
-        if waiter.granted and waiter.origin is not None:
-            for model in self._lanes_of(waiter.event):
-                model.passed += 1  # it may have been counted when it was granted
         with self._arrival_is_kept():
             self.bus.withdraw(waiter)
 
