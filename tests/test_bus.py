@@ -848,3 +848,29 @@ async def test_the_list_that_was_published_may_change_afterwards() -> None:
         events.clear()
         app.open()
     assert app.seen == list(range(5))
+
+
+# -- fairness --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_publish_to_lanes_that_are_all_kept_full_is_not_passed_round_for_ever() -> None:
+    """*Design promise 3*: moved on often enough, it takes its places all the same."""
+    accepted = anyio.Event()
+    others = 0
+
+    async def keep_full(event_class: type[Event[int]]) -> None:
+        nonlocal others
+        while not accepted.is_set():
+            await engine.pub_event(event_class(0))
+            others += 1
+
+    engine = AppEngine(queue_size=5)
+    engine.on_event(A, Both)(partial(ignore))
+    engine.on_event(B, Both)(partial(ignore))
+    async with engine, anyio.create_task_group() as group:
+        for event_class in (A, B) * 6:
+            group.start_soon(keep_full, event_class)
+        await checkpoint()
+        await engine.pub_event(Both(1))
+        accepted.set()
+    assert others < 50_000

@@ -609,6 +609,37 @@ class Survivor(Application):
         await self._do("exit")
 
 
+# Regression: the engine ended while the worker was getting rid of a cancellation, and its batch was counted nowhere.
+@pytest.mark.parametrize("doing", DOINGS)
+@pytest.mark.parametrize("later", range(4))
+def test_the_engine_ends_while_a_handler_cancels_its_own_task(
+    run: Run[None], doing: Callable[[], Awaitable[None]], later: int
+) -> None:
+    """*Design promise 7*: every delivery is accounted for."""
+
+    class Doomed(Application):
+        async def on_ping(self, events: list[Ping]) -> None:
+            await doing()
+
+        async def on_pong(self, events: list[Pong]) -> None:
+            await passes(later)
+            raise SystemExit(3)
+
+    async def main() -> None:
+        engine = AppEngine([Doomed()])
+        await engine.pub_events([Ping(1), Ping(2), Pong(3)])
+        with pytest.raises(SystemExit):
+            await engine.run()
+        report = engine.report
+        assert report is not None
+        assert report.accepted == 3
+        assert report.handled + report.failed + report.abandoned == 3
+        assert sum(counts.get("Ping", 0) for counts in report.abandoned_events.values()) in (0, 2)
+        assert only_this_task()
+
+    run(main())
+
+
 # Regression: where the schedule, task or hook goes on or returns with the cancellation still pending, the whole application
 # (or engine) is silently cancelled, and the end of it hangs.
 @pytest.mark.parametrize("doing", DOINGS)

@@ -223,6 +223,6 @@ def test_an_engine_with_many_deliveries_reports_them_readably() -> None:
         "  abandoned by A.a: 4 Ping, 2 Pong",
         "  abandoned by B.b: 1 Pong",
         "  1 event that no handler wants",
-        "  tasks that ended late: A.work",
+        "  tasks that did not end in time: A.work",
         "  threads left running: B.c",
     ]

@@ -162,6 +162,8 @@ class AppEngine(Lifecycle):
                 max_threads=max_threads,
             )
         )
+        if isinstance(apps, ApplicationBase):
+            raise DeclarationError(f"apps is a list: AppEngine([{type(apps).__name__}(...)])")
         self.add_app(*apps)
 
     # -- before it runs --------------------------------------------------------------------------------------------
@@ -251,10 +253,9 @@ def _require_free(apps: Iterable[ApplicationBase]) -> None:
     seen: set[int] = set()
     for app in apps:
         if app._owner is not None or id(app) in seen:
-            where = "another engine" if isinstance(app._owner, AppEngine) else "another application"
-            raise DeclarationError(
-                f"this {type(app).__name__} was added already, here or to {where}: add each once"
-            )
+            where = "an engine" if isinstance(app._owner, AppEngine) else "an application"
+            how = "is listed twice" if app._owner is None else f"belongs to {where} already"
+            raise DeclarationError(f"this {type(app).__name__} {how}: add each once")
         seen.add(id(app))
 
 

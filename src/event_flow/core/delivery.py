@@ -61,10 +61,13 @@ class Worker:
     async def _settle(self, batch: Batch, exc: BaseException) -> None:
         """Called in the `except` block of a failed call, still a part of it."""
         lane = self.lane
-        error = await self.failures.examine(exc, lane.name)
-        if error is None:
+        try:
+            error = await self.failures.examine(exc, lane.name)
+            if error is None:
+                raise exc
+        except BaseException:
             lane.abandon(batch)
-            raise exc
+            raise
         try:
             await self.failures.contain(
                 error, name=lane.name, app=lane.app, events=batch, redeliver=self._redeliver

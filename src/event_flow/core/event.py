@@ -73,8 +73,9 @@ class ExceptionEvent(Event[BaseException]):
     """A handler, schedule or task failed. Published by the engine; it is the dead letter.
 
     `data` is the exception and `traceback_str` its formatted traceback; `handler` is the name of what failed
-    (`"App.method"`), `attempt` the number of the try (1 is the first). `events` are the events that failed: the whole
-    batch of a handler as the engine handed it over, without `ExceptionEvent`s, and none for a schedule or task.
+    (`"App.method"`), `attempt` the number of the try within one delivery (1 is the first, also after `redeliver()`).
+    `events` are the events that failed: the whole batch of a handler as the engine handed it over, without
+    `ExceptionEvent`s, and none for a schedule or task.
     """
 
     __slots__ = ("_redeliver", "attempt", "events", "handler", "traceback_str")
@@ -99,9 +100,10 @@ class ExceptionEvent(Event[BaseException]):
     async def redeliver(self) -> None:
         """Hand `events` to the handler that failed, and to no other, as a new delivery.
 
-        Waits for room like `pub_event`, event by event; cancelled, an unknown prefix was delivered. Raises `EngineClosed`
-        when the engine takes it no more (while it drains, only a handler may redeliver), and `RuntimeError` if it was no
-        handler that failed, or no engine published this event.
+        On the engine's loop, so from an async handler. Waits for room like `pub_event`, event by event; cancelled, an
+        unknown prefix was delivered. It does not count how often: who redelivers what always fails does so for ever.
+        Raises `EngineClosed` when the engine takes it no more (while it drains, only a handler may redeliver), and
+        `RuntimeError` if it was no handler that failed, or no engine published this event.
         """
         if self._redeliver is None:
             raise RuntimeError(

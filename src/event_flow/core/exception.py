@@ -78,7 +78,7 @@ class WrongThreadError(EventFlowError, RuntimeError):
 
 
 class WouldDeadlockError(EventFlowError, RuntimeError):
-    """A handler or hook waits for something that cannot happen before it ends."""
+    """A handler, hook or schedule waits for something that cannot happen before it ends."""
 
 
 class UnexpectedCancellation(EventFlowError, RuntimeError):

@@ -39,6 +39,6 @@ async def invoke(
             result.close()
         raise TypeError(
             f"{name} is a sync function that returned {type(result).__name__}, which nobody awaits: "
-            "make it `async def`, or return nothing"
+            "make it `async def`; a sync one publishes with pub_event_from_thread"
         )
     return result

@@ -1,6 +1,6 @@
 """The queue of one handler: a memory object stream of batches, and the numbers that admit events to it.
 
-    publish ──append──▶ [open batch] … [batch] [batch] ──receive──▶ handler
+    publish ──append──▶ [open batch] … [batch] [batch] ──take──▶ handler
 
 The last batch in the queue stays open, and publishing into it is one comparison with `allowance` and one append. A worker
 that takes the open batch closes it. The allowance is 0 whenever a publish must be looked at: while the lane is empty,

@@ -16,7 +16,8 @@ class HandlerStatistics:
     """One handler since the engine's start.
 
     `accepted == handled + failed + dropped + running + queued`, and what was abandoned once the engine has stopped.
-    `over_limit` counts events taken beyond `queue_size` because waiting for room would have been a deadlock.
+    `over_limit` counts events taken beyond `queue_size` because waiting for room would have been a deadlock, or for
+    ever: a publish to several lanes that others keep full is moved from one to the next only so often.
     """
 
     queued: int
@@ -97,7 +98,7 @@ class ShutdownReport:
         if self.unhandled:
             lines.append(f"  {_counted(self.unhandled, 'event', 'events')} that no handler wants")
         if self.tasks_left:
-            lines.append(f"  tasks that ended late: {', '.join(self.tasks_left)}")
+            lines.append(f"  tasks that did not end in time: {', '.join(self.tasks_left)}")
         if self.threads_left:
             lines.append(f"  threads left running: {', '.join(self.threads_left)}")
         return "\n".join(lines)

@@ -21,7 +21,7 @@ class EngineState(Enum):
     """Asked to stop: handlers finish what was accepted, and only they and ticks begun before may publish."""
 
     STOPPING = "stopping"
-    """No handler runs any more; applications end one by one and `exit` hooks are at work."""
+    """No handler is called any more, those at work are cancelled; applications end one by one, `exit` hooks are at work."""
 
     STOPPED = "stopped"
     """Everything has ended."""

@@ -16,7 +16,7 @@ class Waiter:
     `notify` is set by who made it, and called once, when it is granted or refused; it must not publish.
     """
 
-    __slots__ = ("error", "event", "granted", "lanes", "notify", "origin", "parked_at", "passed")
+    __slots__ = ("error", "event", "granted", "lanes", "moves", "notify", "origin", "parked_at", "passed")
 
     def __init__(self, event: Event[Any], lanes: tuple[Lane, ...], origin: Origin | None) -> None:
         self.event = event
@@ -25,5 +25,6 @@ class Waiter:
         self.notify: Callable[[], object] = lambda: None
         self.parked_at: Lane | None = None
         self.granted = False
+        self.moves = 0  # how often a place was free for it at one lane, and another lane was full
         self.passed: tuple[Lane, ...] = ()  # lanes where the place granted is one over the limit
         self.error: Exception | None = None
