@@ -221,12 +221,10 @@ class AppEngine(Lifecycle):
 
     def _register(self, function: Callable[..., Any], classes: EventClasses) -> None:
         self._require_not_running("register_handler")
-        for place, (known, earlier) in enumerate(self._functions):
-            # A bound method is another object each time it is looked up; anything else is what it is.
-            if known is function or (inspect.ismethod(function) and known == function):
-                self._functions[place] = known, tuple(dict.fromkeys((*earlier, *classes)))
-                return
-        self._functions.append((function, classes))
+        # A bound method is another object each time it is looked up; anything else is what it is.
+        key = function if inspect.ismethod(function) else id(function)
+        known, earlier = self._functions.get(key, (function, ()))
+        self._functions[key] = known, tuple(dict.fromkeys((*earlier, *classes)))
 
     def _add_hook(self, kind: str, hooks: list[Hook], hook: Callable[..., Any]) -> None:
         self._require_not_running(kind)

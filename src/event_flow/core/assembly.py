@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import count
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from event_flow.core.branch import Branch
@@ -30,16 +30,19 @@ class Names:
 
     def __init__(self) -> None:
         self._given: set[str] = set()
+        self._asked: Counter[str] = Counter()
 
     def give(self, name: str) -> str:
-        numbered = (name if number == 1 else f"{name}#{number}" for number in count(1))
-        free = next(each for each in numbered if each not in self._given)
-        self._given.add(free)
-        return free
+        given = name
+        while given in self._given:  # again, where somebody is called "App#2" himself
+            self._asked[name] += 1
+            given = f"{name}#{self._asked[name] + 1}"
+        self._given.add(given)
+        return given
 
 
 def grow(
-    apps: Iterable[Node], functions: Iterable[tuple[Callable[..., Any], EventClasses]], run: Run
+    apps: Iterable[Node], functions: Collection[tuple[Callable[..., Any], EventClasses]], run: Run
 ) -> list[Branch]:
     """One branch for each application, in the order of the start: plain functions first, parents before children."""
     names = Names()

@@ -40,7 +40,7 @@ class Lifecycle(Publisher):
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self._apps: list[Any] = []
-        self._functions: list[tuple[Callable[..., Any], EventClasses]] = []
+        self._functions: dict[object, tuple[Callable[..., Any], EventClasses]] = {}
         self._before_start: list[Hook] = []
         self._exit: list[Hook] = []
         self._bell = Bell()
@@ -230,7 +230,7 @@ class Lifecycle(Publisher):
             bell=self._bell,
         )
         try:
-            self._branches = assembly.grow(self._apps, self._functions, run)
+            self._branches = assembly.grow(self._apps, self._functions.values(), run)
         except BaseException:  # out of an application, for instance a property
             self._undo(before)
             raise

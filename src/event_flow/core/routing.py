@@ -22,17 +22,22 @@ class Router:
 
     def __init__(self) -> None:
         self.routes: dict[type, Lanes] = {}
-        self._handlers: list[tuple[Lane, tuple[type, ...]]] = []
+        self.lanes: list[Lane] = []  # in the order in which they were added
+        self._wanted: dict[type, list[int]] = {}  # class that a handler names → places in `lanes`
+        self._stride = YIELD_AFTER
 
     def add(self, lane: Lane, events: Iterable[type[Event[Any]]]) -> None:
         """`lane` wants events of these classes. Call it before the first event is routed."""
-        self._handlers.append((lane, tuple(events)))
+        for event_class in events:
+            self._wanted.setdefault(event_class, []).append(len(self.lanes))
+        self.lanes.append(lane)
 
     def lanes_for(self, event_class: type) -> Lanes:
         """The lanes of a class, in the order in which they were added; empty if no handler wants it."""
         lanes = self.routes.get(event_class)
         if lanes is None:
-            lanes = tuple(lane for lane, events in self._handlers if issubclass(event_class, events))
+            places = {place for base in event_class.__mro__ for place in self._wanted.get(base, ())}
+            lanes = tuple(self.lanes[place] for place in sorted(places))
             if lanes:
                 self.routes[event_class] = lanes
                 self._share_turns()
@@ -41,20 +46,17 @@ class Router:
     def _share_turns(self) -> None:
         """The more classes there are, the less may be published of each unseen, so that together it stays about one turn."""
         stride = max(LEAST_STRIDE, YIELD_AFTER // len(self.routes))
-        for lane, _ in self._handlers:
-            lane.stride = stride
-
-    @property
-    def lanes(self) -> Lanes:
-        """Every lane, in the order in which they were added."""
-        return tuple(lane for lane, _ in self._handlers)
+        if stride != self._stride:
+            self._stride = stride
+            for lane in self.lanes:
+                lane.stride = stride
 
     def unguard(self) -> None:
         """From now on lanes with room take what anybody publishes."""
-        for lane, _ in self._handlers:
+        for lane in self.lanes:
             lane.guarded = False
 
     def guard(self) -> None:
         """From now on every publish takes the slow path."""
-        for lane, _ in self._handlers:
+        for lane in self.lanes:
             lane.guard()
