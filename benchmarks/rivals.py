@@ -121,6 +121,7 @@ async def bare_round_trip(hops: int) -> float:
         group.start_soon(answer)
         await anyio.wait_all_tasks_blocked()
         for _ in range(hops):
+            await all_idle()
             begun = perf_counter()
             back = anyio.Event()
             there.set()

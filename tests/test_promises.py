@@ -614,6 +614,13 @@ class Admission(RuleBasedStateMachine):
             self._finish(model)
 
     @rule(number=st.integers(0, 2))
+    def wait(self, number: int) -> None:
+        """A worker finds nothing to do."""
+        model = self.lanes[number % len(self.lanes)]
+        if model.call is None and not model.queued:
+            model.lane.arrival = anyio.Event()
+
+    @rule(number=st.integers(0, 2))
     def take(self, number: int) -> None:
         self._take(self.lanes[number % len(self.lanes)])
 
@@ -723,6 +730,7 @@ class Admission(RuleBasedStateMachine):
             assert lane.room == self._room(model)
             assert lane.accepted == len(model.delivered)
             assert lane.busy == bool(model.queued or model.call or lane.reserved)
+            assert not (lane.arrival and lane.queued), "a worker was not woken"
             assert lane.waiters.keys() == {waiter for waiter in self.parked if waiter.parked_at is lane}
         assert self.bus.busy_lanes == sum(model.lane.busy for model in self.lanes)
 

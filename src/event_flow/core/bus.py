@@ -165,6 +165,15 @@ class Bus:
 
     # -- delivering ------------------------------------------------------------------------------------------------
 
+    def wake(self, event: Event[Any], lane: Lane) -> bool:
+        """Give a lane whose worker waits its first event, if it takes it from anybody. Else False."""
+        if lane.guarded or lane.reserved or self._unyielded >= YIELD_AFTER:
+            return False
+        self._unyielded += 1
+        self._make_busy(lane)
+        lane.put(event)
+        return True
+
     def deliver_now(self, event: Event[Any], lanes: Lanes) -> bool:
         """Deliver to lanes that take it from anybody: none is guarded, and each has room and nobody waiting. Else False."""
         self._see(lanes)

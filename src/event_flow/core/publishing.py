@@ -53,6 +53,8 @@ class Publisher:
                     if len(lane.open) < lane.allowance:
                         lane.open.append(event)
                         return
+                    if lane.arrival is not None and self._bus.wake(event, lane):
+                        return
                 else:
                     for lane in lanes:
                         if len(lane.open) >= lane.allowance:
