@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ from event_flow import (
     Event,
     SubApplication,
     on_event,
+    schedule,
     task,
 )
 
@@ -345,6 +347,87 @@ def test_every_application_has_one_place(add: Callable[[], None]) -> None:
         DeclarationError, match=r"is listed twice|belongs to an? \w+ already|cannot be added to itself"
     ):
         add()
+
+
+class NoList(Application):
+    @on_event(Ping)
+    async def handle(self) -> None: ...
+
+
+class TickWithTime(Application):
+    @schedule(60)
+    async def tick(self, now: float) -> None: ...
+
+
+class TaskWithArgument(Application):
+    @task
+    def work(self, name: str) -> None: ...
+
+
+class HookWithArgument(Application):
+    async def before_start(self, engine: AppEngine) -> None: ...  # type: ignore[override]
+
+
+class HidesItsHook(Application):
+    def __init__(self) -> None:
+        super().__init__()
+        self.exit = False  # type: ignore[assignment, method-assign]
+
+
+class NamedByAnApplication(Application):
+    def __init__(self) -> None:
+        super().__init__(NamedSub())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("app", "message"),
+    [
+        (NoList, r"NoList\.handle is called with one list of events, but takes \(\)"),
+        (TickWithTime, r"TickWithTime\.tick is called without arguments, but takes \(now.*\)"),
+        (TaskWithArgument, r"TaskWithArgument\.work is called without arguments"),
+        (HookWithArgument, r"HookWithArgument\.before_start is called without arguments"),
+        (HidesItsHook, r"HidesItsHook\.exit is False: a function or method is needed"),
+        (NamedByAnApplication, r"NamedByAnApplication\.name is <.*NamedSub.*>: a str names the instance"),
+    ],
+)
+def test_what_could_not_be_called_is_refused_when_the_application_is_added(
+    app: Callable[[], Application], message: str
+) -> None:
+    engine = AppEngine()
+    with pytest.raises(DeclarationError, match=message):
+        engine.add_app(Named(), app())
+    assert list(engine._apps) == []
+
+
+def test_a_decorator_may_fill_in_what_the_engine_does_not_give() -> None:
+    def with_prefix(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        async def filled(self: Any, events: list[Ping]) -> None:
+            await function(self, "prefix", events)
+
+        return filled
+
+    class App(Application):
+        @on_event(Ping)
+        @with_prefix
+        async def handle(self, prefix: str, events: list[Ping]) -> None: ...
+
+    AppEngine([App()])
+
+
+@pytest.mark.parametrize("apps", [None, 5, Named, Named()])
+def test_applications_come_as_a_list(apps: Any) -> None:
+    with pytest.raises(
+        DeclarationError, match=r"apps is a list of applications, AppEngine\(\[MyApp\(\)\]\), not"
+    ):
+        AppEngine(apps)
+
+
+def test_an_application_s_own_attributes_do_not_get_in_the_way() -> None:
+    app = Named()
+    for name in ("owner", "children", "hook", "apps", "events"):
+        setattr(app, f"_{name}", "mine")
+    AppEngine([app])
 
 
 def test_what_was_refused_may_be_added_elsewhere() -> None:

@@ -18,8 +18,20 @@ CORE = sorted((PACKAGE / "core").glob("*.py"))
 # From the bottom to the top; a file may import from its own layer and from those below, never in a circle.
 LAYERS = (
     {"event", "exception", "options", "state", "report"},
-    {"decorators", "declaration"},
-    {"backend", "bell", "origin", "lane", "routing", "waiter", "threads", "invoke", "bus", "inbox"},
+    {"decorators", "annotation", "declaration"},
+    {
+        "membership",
+        "backend",
+        "bell",
+        "origin",
+        "lane",
+        "routing",
+        "waiter",
+        "threads",
+        "invoke",
+        "bus",
+        "inbox",
+    },
     {"failure", "run", "delivery", "scheduling", "background", "branch"},
     {"signals", "supervision", "assembly", "publishing", "lifecycle"},
     {"application"},

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import abc
 import functools
+import gc
+import sys
 import typing
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -129,7 +132,7 @@ def test_names_that_begin_with_on_are_left_alone_if_they_are_no_handlers() -> No
     AppEngine([App()])
 
 
-def test_what_can_be_called_with_one_list_is_a_handler() -> None:
+async def test_what_can_be_called_with_one_list_is_a_handler() -> None:
     class Callable:
         async def __call__(self, events: list[Ping]) -> None: ...
 
@@ -137,6 +140,8 @@ def test_what_can_be_called_with_one_list_is_a_handler() -> None:
 
     class App(Application):
         async def on_default(self, events: list[Ping], dry: bool = False, *, loud: bool = True) -> None: ...
+
+        async def on_own_default(self, events: list[Ping] = []) -> None: ...  # noqa: B006
 
         def on_sync(self, events: list[Ping], /, *rest: Any, **more: Any) -> None: ...
 
@@ -149,8 +154,13 @@ def test_what_can_be_called_with_one_list_is_a_handler() -> None:
         on_object = Callable()
         on_partial = functools.partial(plain, "prefix")
 
-    names = ["on_default", "on_sync", "on_static", "on_class", "on_object", "on_partial"]
+    names = ["on_default", "on_own_default", "on_sync", "on_static", "on_class", "on_object", "on_partial"]
     assert handlers(App) == dict.fromkeys(names, (Ping,))
+    async with AppEngine([App()]) as engine:
+        await engine.pub_event(Ping(1))
+    assert {
+        name.removeprefix("App."): each.handled for name, each in engine.statistics().handlers.items()
+    } == (dict.fromkeys(names, 1))
 
 
 async def plain(prefix: str, events: list[Ping]) -> None: ...
@@ -282,6 +292,169 @@ def test_a_mark_needs_no_annotation() -> None:
         async def on_price(self, events: list[OnlyForTypeCheckers]) -> None: ...
 
     assert handlers(App) == {"on_price": (Ping,)}
+
+
+class Shadowed(Event[int]):
+    """Other classes of this name are nearer to some of the functions below, and to others they are not."""
+
+
+class ShadowedMixin:
+    async def on_it(self, events: list[Shadowed]) -> None: ...
+
+
+def test_a_name_means_what_it_means_in_the_function_s_own_signature() -> None:
+    """Class body, then the functions around it, then the module; never where the class is used, nor a class around it."""
+    module_level = Shadowed
+
+    def function_level() -> tuple[Any, Any, Any]:
+        class Shadowed(Event[int]):
+            pass
+
+        class OwnName(Application):
+            class Shadowed(Event[int]):
+                pass
+
+            async def on_it(self, events: list[Shadowed]) -> None: ...
+
+        class Mixed(ShadowedMixin, Application):
+            pass
+
+        class Nested:
+            class Shadowed(Event[int]):
+                pass
+
+            class App(Application):
+                async def on_it(self, events: list[Shadowed]) -> None: ...
+
+        assert handlers(OwnName) == {"on_it": (OwnName.Shadowed,)}
+        assert handlers(Mixed) == {"on_it": (module_level,)}
+        assert handlers(Nested.App) == {"on_it": (Shadowed,)}
+        return OwnName, Mixed, Nested
+
+    own_name, mixed, _ = function_level()
+
+    class Shadowing(own_name, ShadowedMixin):  # type: ignore[misc, valid-type]
+        class Shadowed(Event[int]):
+            pass
+
+    class Remixed(ShadowedMixin, Application):
+        class Shadowed(Event[int]):
+            pass
+
+    shadowing: Any = Shadowing
+    assert handlers(shadowing) == {"on_it": (own_name.Shadowed,)}
+    assert handlers(Remixed) == handlers(mixed) == {"on_it": (module_level,)}
+
+
+class Made:
+    """Made in methods whose names a metaclass has too."""
+
+    def __init__(self) -> None:
+        class Local(Event[int]):
+            pass
+
+        class App(Application):
+            async def on_local(self, events: list[Local]) -> None: ...
+
+        assert handlers(App) == {"on_local": (Local,)}
+
+    def __call__(self) -> None:
+        class Local(Event[int]):
+            pass
+
+        def deeper() -> None:
+            class App(Application):
+                async def on_local(self, events: list[Local]) -> None: ...
+
+            assert handlers(App) == {"on_local": (Local,)}
+
+        deeper()
+
+
+def test_local_classes_are_found_in_any_function_and_from_any_depth() -> None:
+    Made()()
+
+
+def test_a_mixin_may_name_an_event_class_of_its_own() -> None:
+    class Mixin:
+        class Inner(Event[int]):
+            pass
+
+        async def on_inner(self, events: list[Inner]) -> None: ...
+
+    class App(Mixin, Application):
+        pass
+
+    assert handlers(App) == {"on_inner": (Mixin.Inner,)}
+
+
+def test_a_class_of_a_module_keeps_nothing_alive_that_was_at_work_when_it_was_made() -> None:
+    class Big:
+        pass
+
+    def caller() -> tuple[Any, Any]:
+        big = Big()
+        namespace: dict[str, Any] = {"Application": Application}
+        source = "class App(Application):\n    async def on_it(self, events: 'list[Missing]') -> None: ...\n"
+        exec(source, namespace)
+        return namespace["App"], weakref.ref(big)
+
+    app, big = caller()
+    gc.collect()
+    with pytest.raises(DeclarationError, match=r"App\.on_it"):
+        AppEngine([app()])
+    assert big() is None
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="`type` statements are syntax of Python 3.12")
+def test_type_statements_are_followed() -> None:
+    namespace: dict[str, Any] = {"Ping": Ping, "Pong": Pong, "Application": Application}
+    exec(  # the syntax of a later Python than the oldest supported
+        """
+type Either = Ping | Pong
+type Pings = list["Ping"]
+type Many[T] = list[T]
+
+class App(Application):
+    async def on_1(self, events: list[Either]) -> None: ...
+    async def on_2(self, events: Pings) -> None: ...
+    async def on_3(self, events: Many[Pong]) -> None: ...
+    async def on_4(self, events: "list[Either]") -> None: ...
+    def on_other[T](self, value: "T") -> None: ...
+
+type Broken = list[Missing]
+
+class Unfinished(Application):
+    async def on_it(self, events: Broken) -> None: ...
+""",
+        namespace,
+    )
+    assert handlers(namespace["App"]) == {
+        "on_1": (Ping, Pong),
+        "on_2": (Ping,),
+        "on_3": (Pong,),
+        "on_4": (Ping, Pong),
+    }
+    with pytest.raises(DeclarationError, match=r"Unfinished\.on_it.*Broken.*Missing") as caught:
+        AppEngine([namespace["Unfinished"]()])
+    assert type(caught.value) is DeclarationError
+
+
+def test_a_method_that_takes_one_event_is_no_handler_and_the_log_says_so(logs: list[Any]) -> None:
+    class App(Application):
+        async def on_ping(self, event: Ping) -> None: ...
+
+        async def on_either(self, event: Ping | Pong) -> None: ...
+
+        async def on_pong(self, events: list[Pong]) -> None: ...
+
+        async def on_text(self, text: str) -> None: ...
+
+    AppEngine([App()])
+    assert [record.message.partition(",")[0] for record in logs] == [
+        "App.on_ping is no handler",
+        "App.on_either is no handler",
+    ]
 
 
 # -- the whole MRO ---------------------------------------------------------------------------------------------------

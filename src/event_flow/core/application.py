@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from event_flow.core import assembly
-from event_flow.core.declaration import DeclaringMeta, EventClasses, declarations_of
+from event_flow.core.annotation import EventClasses
+from event_flow.core.declaration import DeclaringMeta
 from event_flow.core.decorators import event_classes
 from event_flow.core.event import Event
-from event_flow.core.exception import (
-    DeclarationError,
-    EngineNotSetError,
-)
+from event_flow.core.exception import DeclarationError, EngineNotSetError, safe_repr
 from event_flow.core.lifecycle import Lifecycle
+from event_flow.core.membership import require_call, require_free, require_sound
 from event_flow.core.options import EngineOptions, OnError
 from event_flow.core.supervision import Hook
 
@@ -29,8 +28,8 @@ class ApplicationBase(metaclass=DeclaringMeta):
     name: str | None = None
     """Names the instance in logs, statistics and reports; the class's name if None."""
 
-    _owner: AppEngine | ApplicationBase | None = None
-    _children: tuple[SubApplication, ...] = ()
+    _added_to: AppEngine | ApplicationBase | None = None
+    _sub_apps: tuple[SubApplication, ...] = ()
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__()
@@ -40,7 +39,7 @@ class ApplicationBase(metaclass=DeclaringMeta):
     @property
     def engine(self) -> AppEngine:
         """The engine this belongs to. Raises `EngineNotSetError` if it was not added to one."""
-        owner = self._owner
+        owner = self._added_to
         if isinstance(owner, AppEngine):
             return owner
         if owner is None:
@@ -54,7 +53,7 @@ class ApplicationBase(metaclass=DeclaringMeta):
         Raises `DeclarationError` for anything but a `SubApplication` that belongs nowhere yet, and for annotations that
         cannot be resolved once there is an engine; `EngineStateError` when that has been started. Then none was added.
         """
-        engine = self._engine_or_none
+        engine = self._engine_if_any
         if engine is not None:
             engine._require_not_running("add_app")
         for app in apps:
@@ -62,16 +61,16 @@ class ApplicationBase(metaclass=DeclaringMeta):
                 raise DeclarationError(
                     f"only SubApplication instances go into an application, not {_shown(app)}"
                 )
-            if any(app is ancestor for ancestor in self._line()):
+            if any(app is ancestor for ancestor in self._ancestry()):
                 raise DeclarationError(
                     f"{type(app).__name__} cannot be added to itself or to what belongs to it"
                 )
-        _require_free(apps)
+        require_free(apps)
         if engine is not None:
-            _require_resolvable(apps)
-        self._children = (*self._children, *apps)
+            require_sound(apps)
+        self._sub_apps = (*self._sub_apps, *apps)
         for app in apps:
-            app._owner = self
+            app._added_to = self
 
     def before_start(self) -> Awaitable[None] | None:
         """Override it, sync or async: runs before any handler does, within `start_timeout`."""
@@ -80,22 +79,22 @@ class ApplicationBase(metaclass=DeclaringMeta):
         """Override it, sync or async: runs once at the end if the start succeeded, within `exit_timeout`."""
 
     @property
-    def _engine_or_none(self) -> AppEngine | None:
-        top = list(self._line())[-1]._owner
+    def _engine_if_any(self) -> AppEngine | None:
+        top = list(self._ancestry())[-1]._added_to
         return top if isinstance(top, AppEngine) else None
 
-    def _hook(self, name: str) -> Callable[[], Any] | None:
+    def _overridden(self, name: str) -> Callable[[], Any] | None:
         """The method `before_start` or `exit` if it was overridden."""
         method = getattr(self, name)
         is_own = getattr(method, "__func__", None) is getattr(ApplicationBase, name)
         return None if is_own else method
 
-    def _line(self) -> Iterator[ApplicationBase]:
+    def _ancestry(self) -> Iterator[ApplicationBase]:
         """This, the application it belongs to, and so on up."""
         node: AppEngine | ApplicationBase | None = self
         while isinstance(node, ApplicationBase):
             yield node
-            node = node._owner
+            node = node._added_to
 
 
 class Application(ApplicationBase):
@@ -113,11 +112,11 @@ class SubApplication(ApplicationBase):
     @property
     def parent(self) -> ApplicationBase:
         """The application this was added to. Raises `EngineNotSetError` if it was not."""
-        if not isinstance(self._owner, ApplicationBase):
+        if not isinstance(self._added_to, ApplicationBase):
             raise EngineNotSetError(
                 f"{type(self).__name__} belongs to no application: add it with app.add_app(sub) first"
             )
-        return self._owner
+        return self._added_to
 
 
 class AppEngine(Lifecycle):
@@ -162,8 +161,10 @@ class AppEngine(Lifecycle):
                 max_threads=max_threads,
             )
         )
-        if isinstance(apps, ApplicationBase):
-            raise DeclarationError(f"apps is a list: AppEngine([{type(apps).__name__}(...)])")
+        if isinstance(apps, type | ApplicationBase) or not isinstance(apps, Iterable):
+            raise DeclarationError(
+                f"apps is a list of applications, AppEngine([MyApp()]), not {_shown(apps)}"
+            )
         self.add_app(*apps)
 
     # -- before it runs --------------------------------------------------------------------------------------------
@@ -178,30 +179,37 @@ class AppEngine(Lifecycle):
         for app in apps:
             if not isinstance(app, Application):
                 raise DeclarationError(f"only Application instances go into an engine, not {_shown(app)}")
-        _require_free(apps)
-        _require_resolvable(apps)
+        require_free(apps)
+        require_sound(apps)
         self._apps.extend(apps)
         for app in apps:
-            app._owner = self
+            app._added_to = self
 
     def on_event(self, *events: type[Event[Any]]) -> Callable[[FunctionT], FunctionT]:
-        """Decorator: a plain function, sync or async, becomes a handler of these classes and is returned as it is."""
+        """Decorator: a plain function, sync or async, becomes a handler of these classes and is returned as it is.
+
+        Raises `DeclarationError` for what is no event class or cannot be called with one list, `EngineStateError` when
+        the engine has been started.
+        """
         classes = event_classes(events, "@engine.on_event")
 
         def register(function: FunctionT) -> FunctionT:
-            self._register(function, classes)
+            self._register("@engine.on_event", classes, function)
             return function
 
         return register
 
     def register_handler(self, event: type[Event[Any]], *functions: Callable[..., Any]) -> None:
-        """Make plain functions handlers of `event`. One that is registered again gets the further class too."""
+        """Make plain functions handlers of `event`. One that is registered again gets the further class too.
+
+        Raises what `on_event` does; then none was registered.
+        """
         classes = event_classes((event,), "register_handler")
-        for function in functions:
-            if not callable(function):
-                raise DeclarationError(f"register_handler takes functions, not {function!r}")
-        for function in functions:
-            self._register(function, classes)
+        if not functions:
+            raise DeclarationError(
+                f"no function for {event.__name__}: register_handler({event.__name__}, function)"
+            )
+        self._register("register_handler", classes, *functions)
 
     def before_start(self, hook: FunctionT) -> FunctionT:
         """Decorator: call `hook`, sync or async and without arguments, before anything starts; returns it as it is."""
@@ -219,49 +227,32 @@ class AppEngine(Lifecycle):
     def __repr__(self) -> str:
         return f"<AppEngine {self.state.value}: {len(self._apps)} applications, {self._bus.busy_lanes} handlers busy>"
 
-    def _register(self, function: Callable[..., Any], classes: EventClasses) -> None:
-        self._require_not_running("register_handler")
-        # A bound method is another object each time it is looked up; anything else is what it is.
-        key = function if inspect.ismethod(function) else id(function)
-        known, earlier = self._functions.get(key, (function, ()))
-        self._functions[key] = known, tuple(dict.fromkeys((*earlier, *classes)))
+    def _register(self, what: str, classes: EventClasses, *functions: Callable[..., Any]) -> None:
+        self._require_not_running(what)
+        for function in functions:
+            if not callable(function):
+                raise DeclarationError(f"{what} takes functions, not {safe_repr(function)}")
+            require_call(function, f"the handler {assembly.name_of(function)}", with_events=True)
+        for function in functions:
+            # A bound method is another object each time it is looked up; anything else is what it is.
+            key = function if inspect.ismethod(function) else id(function)
+            known, earlier = self._functions.get(key, (function, ()))
+            self._functions[key] = known, tuple(dict.fromkeys((*earlier, *classes)))
 
     def _add_hook(self, kind: str, hooks: list[Hook], hook: Callable[..., Any]) -> None:
         self._require_not_running(kind)
         if not callable(hook):
-            raise DeclarationError(f"@engine.{kind} takes a function, not {hook!r}")
+            raise DeclarationError(f"@engine.{kind} takes a function, not {safe_repr(hook)}")
+        require_call(hook, f"the {kind} hook {assembly.name_of(hook)}")
         hooks.append((f"{kind} hook {assembly.name_of(hook)}", hook))
-
-
-def _family(app: ApplicationBase) -> Iterator[ApplicationBase]:
-    yield app
-    for child in app._children:
-        yield from _family(child)
-
-
-def _require_resolvable(apps: Iterable[ApplicationBase]) -> None:
-    """Raises `DeclarationError` if an annotation of one of them, or of what belongs to it, cannot be resolved."""
-    for app in apps:
-        for node in _family(app):
-            declarations_of(type(node))
-
-
-def _require_free(apps: Iterable[ApplicationBase]) -> None:
-    """Raises `DeclarationError` for an application that belongs somewhere already, or is named twice."""
-    seen: set[int] = set()
-    for app in apps:
-        if app._owner is not None or id(app) in seen:
-            where = "an engine" if isinstance(app._owner, AppEngine) else "an application"
-            how = "is listed twice" if app._owner is None else f"belongs to {where} already"
-            raise DeclarationError(f"this {type(app).__name__} {how}: add each once")
-        seen.add(id(app))
 
 
 def _shown(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}: make an instance, {value.__name__}()"
-    return (
-        f"{type(value).__name__} {value!r}"
-        if not isinstance(value, ApplicationBase)
-        else type(value).__name__
-    )
+    if isinstance(value, ApplicationBase):
+        kind = "an Application" if isinstance(value, Application) else "a SubApplication"
+        return f"{type(value).__name__}, which is {kind}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__}: write add_app(*apps)"
+    return f"{type(value).__name__} {safe_repr(value)}"

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
+from event_flow.core.annotation import EventClasses
 from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
-from event_flow.core.declaration import EventClasses, declarations_of
+from event_flow.core.declaration import declarations_of
+from event_flow.core.membership import Node
 from event_flow.core.report import EngineStatistics, HandlerStatistics, ScheduleStatistics, ShutdownReport
 from event_flow.core.run import Run
 
 FUNCTIONS = "engine"
-
-
-class Node(Protocol):
-    """An application or sub-application, as far as its branch needs it."""
-
-    name: str | None
-
-    @property
-    def _children(self) -> Sequence[Node]: ...
-    def _hook(self, name: str) -> Callable[[], Any] | None: ...
 
 
 class Names:
@@ -56,10 +48,10 @@ def grow(
 
     def add(app: Node, parent: Branch | None) -> None:
         branch = Branch(names.give(app.name or type(app).__name__), parent, run)
-        branch.before_start, branch.exit = app._hook("before_start"), app._hook("exit")
+        branch.before_start, branch.exit = app._overridden("before_start"), app._overridden("exit")
         branch.add_declared(declarations_of(type(app)), app)  # type: ignore[arg-type]
         branches.append(branch)
-        for child in app._children:
+        for child in app._sub_apps:
             add(child, branch)
 
     for app in apps:

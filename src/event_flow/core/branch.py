@@ -8,9 +8,10 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
+from event_flow.core.annotation import EventClasses
 from event_flow.core.backend import NativeTask
 from event_flow.core.background import BackgroundTask
-from event_flow.core.declaration import Declarations, EventClasses
+from event_flow.core.declaration import Declarations, method_of
 from event_flow.core.delivery import Worker
 from event_flow.core.exception import UnexpectedCancellation
 from event_flow.core.failure import is_cancelled_by_scope
@@ -37,12 +38,12 @@ class Branch:
     def add_declared(self, declarations: Declarations, application: object) -> None:
         """Make the lanes, schedules and tasks that the class of `application` declares. Nothing runs yet."""
         for method, events in declarations.handlers.items():
-            self.add_handler(method, getattr(application, method), events)
+            self.add_handler(method, method_of(application, method), events)
         for method, mark in declarations.schedules.items():
-            function = getattr(application, method)
+            function = method_of(application, method)
             self.schedules.append(Schedule(f"{self.name}.{method}", self.name, function, mark, self.run))
         for method in declarations.tasks:
-            function = getattr(application, method)
+            function = method_of(application, method)
             self.tasks.append(BackgroundTask(f"{self.name}.{method}", self.name, function, self.run))
 
     def add_handler(self, name: str, function: Callable[..., Any], events: EventClasses) -> None:

@@ -8,26 +8,32 @@ The rules, name by name:
    or `list[Event]`; an override without an annotation takes the annotation of what it replaces. Any other annotation, or
    none, makes it an ordinary method.
 
-String annotations are resolved when the class is made, with the names of the function around it; what cannot be resolved
-yet is tried again when the application is added (`declarations_of`), and is an error then.
+Annotations are resolved when the class is made (`annotation`); what cannot be resolved yet is tried again when the
+application is added (`declarations_of`), and is an error then.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import types
-import typing
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
+from event_flow.core.annotation import (
+    EventClasses,
+    Signature,
+    UnresolvedError,
+    frames_around,
+    running_functions,
+)
 from event_flow.core.decorators import HandlerMark, Mark, ScheduleMark, marks_of
-from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError
 
-EventClasses = tuple[type[Event[Any]], ...]
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Declarations:
     handlers: Mapping[str, EventClasses]
     schedules: Mapping[str, ScheduleMark]
     tasks: tuple[str, ...]
+    near_misses: tuple[str, ...]  # methods named `on_*` that take one event where a handler takes a list
 
 
 class DeclaringMeta(ABCMeta):
@@ -44,49 +51,50 @@ class DeclaringMeta(ABCMeta):
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
-        frame = _class_statement(inspect.currentframe())
+        here = inspect.currentframe()
+        frames = tuple(running_functions(here and here.f_back))
+        del here  # it would refer to itself
         try:
-            cls._declarations: Declarations | types.FrameType | None = _collect(cls, frame)
-        except _UnresolvedError:
-            # Kept until the application is added: a name that its function defines later is found then.
-            cls._declarations = frame
+            cls._declarations: Declarations | Sequence[FrameType] = _collect(cls, frames)
+        except UnresolvedError:
+            # Kept until the application is added: a name that a function around it defines later is found then.
+            cls._declarations = _frames_around(cls, frames)
 
 
 def declarations_of(cls: DeclaringMeta) -> Declarations:
     """What `cls` declares. Raises `DeclarationError` that names class, method and annotation if one is unresolvable."""
+    try:
+        return _declarations_of(cls)
+    except UnresolvedError as exc:
+        raise DeclarationError(str(exc)) from exc.__cause__
+
+
+def method_of(application: object, name: str) -> Any:
+    """What is called for a declared `name`. A partial is called as it stands, on every Python: from 3.14 on it is a method."""
+    raw = inspect.getattr_static(application, name)
+    return raw if isinstance(raw, functools.partial) else getattr(application, name)
+
+
+def _declarations_of(cls: DeclaringMeta) -> Declarations:
     if not isinstance(cls._declarations, Declarations):
         cls._declarations = _collect(cls, cls._declarations)
     return cls._declarations
 
 
-def listed_events(annotation: Any) -> EventClasses | None:
-    """The event classes of `list[E]` or `list[A | B]`; None if the annotation is anything else."""
-    annotation = getattr(annotation, "__value__", annotation)  # a `type X = ...` statement
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) is not list or len(arguments) != 1:
-        return None
-    element = arguments[0]
-    is_union = typing.get_origin(element) in (typing.Union, types.UnionType)
-    members = typing.get_args(element) if is_union else (element,)
-    classes = tuple(typing.get_origin(member) or member for member in members)
-    are_events = all(isinstance(member, type) and issubclass(member, Event) for member in classes)
-    return classes if are_events else None
-
-
-class _UnresolvedError(DeclarationError):
-    """An annotation has names that are not known (yet)."""
-
-
-def _collect(cls: type, frame: types.FrameType | None) -> Declarations:
+def _collect(cls: type, frames: Sequence[FrameType]) -> Declarations:
     handlers: dict[str, EventClasses] = {}
     schedules: dict[str, ScheduleMark] = {}
     tasks: list[str] = []
+    near_misses: list[str] = []
     for name in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
         marks = _marks(cls, name)
         if not marks:
-            events = _conventional_events(cls, name, frame) if name.startswith("on_") else None
-            if events:
+            if not name.startswith("on_"):
+                continue
+            if events := _conventional_events(cls, name, frames):
                 handlers[name] = events
+            elif _takes_one_event(cls, name, frames):
+                near_misses.append(name)
         elif len({type(mark) for mark in marks}) > 1:
             raise DeclarationError(f"{cls.__name__}.{name} has marks of two kinds: it can be one thing only")
         elif isinstance(marks[0], HandlerMark):
@@ -100,25 +108,25 @@ def _collect(cls: type, frame: types.FrameType | None) -> Declarations:
             schedules[name] = marks[0]
         else:
             tasks.append(name)
-    return Declarations(handlers, schedules, tuple(tasks))
+    return Declarations(handlers, schedules, tuple(tasks), tuple(near_misses))
 
 
-def _definitions(cls: type, name: str) -> Iterator[Any]:
-    """What `name` is in each class of the MRO that defines it, until one takes it away."""
+def _definitions(cls: type, name: str) -> Iterator[tuple[type, Any]]:
+    """What `name` is in each class of the MRO that defines it, with the class, until one takes it away."""
     for base in cls.__mro__:
         if name in vars(base):
             raw = vars(base)[name]
             if not (callable(raw) or isinstance(raw, staticmethod | classmethod | functools.partialmethod)):
                 return
-            yield raw
+            yield base, raw
 
 
 def _marks(cls: type, name: str) -> tuple[Mark, ...]:
-    return next((marks for raw in _definitions(cls, name) if (marks := marks_of(raw))), ())
+    return next((marks for _, raw in _definitions(cls, name) if (marks := marks_of(raw))), ())
 
 
-def _conventional_events(cls: type, name: str, frame: types.FrameType | None) -> EventClasses | None:
-    for raw in _definitions(cls, name):
+def _conventional_events(cls: type, name: str, frames: Sequence[FrameType]) -> EventClasses | None:
+    for owner, raw in _definitions(cls, name):
         inherited = _inherited_events(cls, name, raw)
         if inherited is not None:
             return inherited
@@ -126,24 +134,43 @@ def _conventional_events(cls: type, name: str, frame: types.FrameType | None) ->
         if parameter is None:
             return None
         if parameter.annotation is not inspect.Parameter.empty:
-            resolve = functools.partial(_resolve, cls=cls, name=name, function=function, frame=frame)
-            return listed_events(_resolved(parameter.annotation, resolve))
+            signature = Signature(f"{cls.__name__}.{name}", function, owner, frames)
+            return signature.listed_events(parameter.annotation)
     return None
+
+
+def _takes_one_event(cls: type, name: str, frames: Sequence[FrameType]) -> bool:
+    owner, raw = next(_definitions(cls, name), (cls, None))
+    parameter, function = _parameter(raw)
+    if parameter is None or parameter.annotation is inspect.Parameter.empty:
+        return False
+    return bool(Signature(f"{cls.__name__}.{name}", function, owner, frames).events(parameter.annotation))
 
 
 def _inherited_events(cls: type, name: str, raw: Any) -> EventClasses | None:
     """What a base class, with the names around its own class statement, made of the same definition; () for no handler."""
     for base in cls.__mro__[1:]:
-        if isinstance(base, DeclaringMeta) and next(_definitions(base, name), None) is raw:
+        if isinstance(base, DeclaringMeta) and next(_definitions(base, name), (None, None))[1] is raw:
             try:
-                return declarations_of(base).handlers.get(name, ())
-            except _UnresolvedError:
+                return _declarations_of(base).handlers.get(name, ())
+            except UnresolvedError:
                 continue
     return None
 
 
+def _frames_around(cls: type, frames: Sequence[FrameType]) -> Sequence[FrameType]:
+    functions = [
+        _innermost(_target(raw)[0])
+        for name in dir(cls)
+        if name.startswith("on_")
+        for _, raw in _definitions(cls, name)
+    ]
+    needed = {frame for each in functions for frame in frames_around(each, frames)}
+    return tuple(frame for frame in frames if frame in needed)
+
+
 def _parameter(raw: Any) -> tuple[inspect.Parameter | None, Callable[..., Any]]:
-    """The one parameter a caller has to give, None if there is not exactly one; and the function that declares it."""
+    """The one parameter that one argument would fill, None if one is too many or too few; and the function that declares it."""
     target, bound = _target(raw)
     function = _innermost(target)
     if isinstance(target, type):
@@ -153,16 +180,12 @@ def _parameter(raw: Any) -> tuple[inspect.Parameter | None, Callable[..., Any]]:
     except (TypeError, ValueError):
         return None, function
     except NameError as exc:  # Python 3.14 evaluates annotations only now
-        raise _UnresolvedError(f"the annotations of {function!r} cannot be resolved: {exc}") from exc
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [
-        parameter
-        for parameter in parameters[1 if bound else 0 :]
-        if parameter.default is inspect.Parameter.empty
-        and parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    ]
-    fits = len(needed) == 1 and needed[0].kind in positional
-    return needed[0] if fits else None, function
+        raise UnresolvedError(f"the annotations of {function!r} cannot be resolved: {exc}") from exc
+    named = [each for each in parameters[1 if bound else 0 :] if each.kind not in VARIABLE]
+    needed = [each for each in named if each.default is inspect.Parameter.empty]
+    first = next((each for each in named if each.kind in POSITIONAL), None)
+    fits = needed in ([], [first])
+    return first if fits else None, function
 
 
 def _target(raw: Any) -> tuple[Any, bool]:
@@ -185,48 +208,3 @@ def _innermost(target: Any) -> Any:
     while isinstance(target, functools.partial):
         target = target.func
     return target if inspect.isroutine(target) else type(target).__call__
-
-
-def _resolved(annotation: Any, resolve: Callable[[str], Any]) -> Any:
-    """The annotation with every string in it resolved, also those inside `list[...]`."""
-    if isinstance(annotation, str):
-        return _resolved(resolve(annotation), resolve)
-    if isinstance(annotation, typing.ForwardRef):
-        return _resolved(annotation.__forward_arg__, resolve)
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) is list and len(arguments) == 1:
-        return list[_resolved(arguments[0], resolve)]  # type: ignore[misc]
-    if typing.get_origin(annotation) is typing.Union:
-        return typing.Union[tuple(_resolved(member, resolve) for member in arguments)]  # noqa: UP007
-    return annotation
-
-
-def _resolve(text: str, *, cls: type, name: str, function: Any, frame: types.FrameType | None) -> Any:
-    names: dict[str, Any] = {}
-    inner = inspect.unwrap(function)
-    if frame is not None and frame.f_globals is getattr(inner, "__globals__", None):
-        names.update(frame.f_locals)
-    code = getattr(inner, "__code__", None)
-    for variable, cell in zip(
-        getattr(code, "co_freevars", ()), getattr(inner, "__closure__", None) or (), strict=False
-    ):
-        if cell != types.CellType():
-            names[variable] = cell.cell_contents
-    try:
-        # The same evaluation that typing.get_type_hints does, of the user's own source.
-        return eval(text, getattr(inner, "__globals__", {}), {**vars(cls), **names})  # noqa: S307
-    except Exception as exc:
-        raise _UnresolvedError(
-            f"{cls.__name__}.{name}: the annotation {text!r} cannot be resolved ({type(exc).__name__}: {exc}); "
-            "import or define what it names, or use @on_event"
-        ) from exc
-
-
-def _class_statement(frame: types.FrameType | None) -> types.FrameType | None:
-    """The function whose body holds the class statement; None at module level, where globals are enough."""
-    while frame is not None and (
-        frame.f_code.co_name in ("__init__", "__new__", "__call__")
-        or frame.f_globals.get("__name__") in ("dataclasses", "types")  # they make classes for others
-    ):
-        frame = frame.f_back
-    return None if frame is None or frame.f_locals is frame.f_globals else frame

@@ -6,13 +6,14 @@ may call it, override it, test it. The records are collected when the class is m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from event_flow.core.event import Event
-from event_flow.core.exception import DeclarationError
+from event_flow.core.exception import DeclarationError, safe_repr
 from event_flow.core.options import seconds
 
 __all__ = ["on_event", "schedule", "task", "timer"]
@@ -72,7 +73,7 @@ def schedule(interval: float | timedelta, *, run_at_once: bool = True) -> Callab
     at once, and are counted. A failing run becomes an `ExceptionEvent` and the schedule goes on. Raises
     `OptionError` for another interval, `DeclarationError` when used without brackets.
     """
-    if callable(interval):
+    if _is_callable(interval):
         raise DeclarationError(
             f"@schedule on {_name(interval)} needs an interval: write @schedule(interval=60)"
         )
@@ -112,14 +113,16 @@ def _event_class(event: Any, where: str) -> type[Event[Any]]:
     plain = getattr(event, "__origin__", event)
     if isinstance(plain, type) and issubclass(plain, Event):
         return plain
-    if callable(event) and not isinstance(event, type):
+    if _is_callable(event) and not isinstance(plain, type):
         raise DeclarationError(f"{where} on {_name(event)} needs an event class: write {where}(MyEvent)")
-    raise DeclarationError(f"{where} takes subclasses of Event, not {event!r}")
+    raise DeclarationError(f"{where} takes subclasses of Event, not {safe_repr(event)}")
 
 
 def _attach(function: Any, mark: Mark) -> Any:
-    if not (callable(function) or isinstance(function, staticmethod | classmethod)):
-        raise DeclarationError(f"{function!r} cannot be marked: only something that can be called can")
+    if not _is_callable(function):
+        raise DeclarationError(
+            f"{safe_repr(function)} cannot be marked: only something that can be called can"
+        )
     inner = function.__func__ if isinstance(function, staticmethod | classmethod) else function
     try:
         setattr(inner, MARKS, (*marks_of(inner), mark))
@@ -128,5 +131,10 @@ def _attach(function: Any, mark: Mark) -> Any:
     return function
 
 
+def _is_callable(value: object) -> bool:
+    """What stands below a decorator in a class: functions, and what wraps them until they are looked up."""
+    return callable(value) or isinstance(value, staticmethod | classmethod | functools.partialmethod)
+
+
 def _name(function: object) -> str:
-    return str(getattr(function, "__qualname__", repr(function)))
+    return str(getattr(function, "__qualname__", None) or safe_repr(function))

@@ -16,11 +16,11 @@ from anyio.abc import TaskGroup, TaskStatus
 from loguru import logger
 
 from event_flow.core import assembly
+from event_flow.core.annotation import EventClasses
 from event_flow.core.backend import LoopGone, Wake, current_wake, in_event_loop, require_installed
 from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
-from event_flow.core.declaration import EventClasses
 from event_flow.core.exception import EngineClosed, EngineStateError, WouldDeadlockError
 from event_flow.core.failure import Failures, leaves
 from event_flow.core.options import EngineOptions

@@ -1,0 +1,130 @@
+"""Which event classes an annotation lists: `list[E]`, `list[A | B]`, also as strings and behind aliases.
+
+A string means what the same text would mean in the function's own signature. Its names are looked for in the body of the
+class that holds the function, then in the functions around that, from the inside out, then in its module. A function
+around it counts while it runs, and where the inner one has captured the name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from types import CodeType, FrameType
+from typing import Any
+
+from event_flow.core.event import Event
+from event_flow.core.exception import DeclarationError
+
+EventClasses = tuple[type[Event[Any]], ...]
+
+
+class UnresolvedError(DeclarationError):
+    """An annotation has names that are not known (yet)."""
+
+
+class Signature:
+    """The annotations of `function`, which stands in the body of `owner` and is the handler `where`."""
+
+    def __init__(self, where: str, function: Any, owner: type, frames: Sequence[FrameType]) -> None:
+        self.where = where
+        self.function = inspect.unwrap(function)
+        self.owner = owner
+        self.frames = frames_around(self.function, frames)
+
+    def listed_events(self, annotation: Any) -> EventClasses | None:
+        """The event classes of `list[E]` or `list[A | B]`; None if the annotation is anything else.
+
+        Raises `UnresolvedError` that names handler and annotation.
+        """
+        annotation = self._plain(annotation)
+        arguments = typing.get_args(annotation)
+        if typing.get_origin(annotation) is not list or len(arguments) != 1:
+            return None
+        return self.events(arguments[0])
+
+    def events(self, annotation: Any) -> EventClasses | None:
+        """The event classes of `E` or `A | B`; None if the annotation is anything else."""
+        classes = tuple(self._members(annotation))
+        are_events = all(isinstance(member, type) and issubclass(member, Event) for member in classes)
+        return classes if are_events else None
+
+    def _members(self, element: Any) -> Iterator[Any]:
+        element = self._plain(element)
+        if typing.get_origin(element) in (typing.Union, types.UnionType):
+            for member in typing.get_args(element):
+                yield from self._members(member)
+        else:
+            yield typing.get_origin(element) or element
+
+    def _plain(self, annotation: Any) -> Any:
+        """What is behind a string, or a `type X = ...` statement."""
+        if isinstance(annotation, str):
+            return self._plain(self._evaluated(annotation))
+        if isinstance(annotation, typing.ForwardRef):
+            return self._plain(self._evaluated(annotation.__forward_arg__))
+        alias_type = getattr(typing, "TypeAliasType", ())  # from Python 3.12 on
+        if isinstance(annotation, alias_type):
+            return self._plain(self._value_of(annotation))
+        origin = typing.get_origin(annotation)
+        if isinstance(origin, alias_type):
+            return self._plain(self._value_of(origin)[typing.get_args(annotation)])
+        return annotation
+
+    def _evaluated(self, text: str) -> Any:
+        try:
+            # The same evaluation that typing.get_type_hints does, of the user's own source.
+            return eval(text, getattr(self.function, "__globals__", {}), self._names())  # noqa: S307
+        except Exception as exc:
+            raise self._unresolved(text, exc) from exc
+
+    def _value_of(self, alias: Any) -> Any:
+        try:
+            return alias.__value__
+        except Exception as exc:
+            raise self._unresolved(str(alias), exc) from exc
+
+    def _unresolved(self, text: str, exc: Exception) -> UnresolvedError:
+        return UnresolvedError(
+            f"{self.where}: the annotation {text!r} cannot be resolved ({type(exc).__name__}: {exc}); "
+            "import or define what it names, not for type checkers only, or use @on_event"
+        )
+
+    def _names(self) -> dict[str, Any]:
+        """What the function's source sees beside the names of its module."""
+        names: dict[str, Any] = {}
+        for frame in reversed(self.frames):
+            names.update(frame.f_locals)
+        captured = getattr(getattr(self.function, "__code__", None), "co_freevars", ())
+        for variable, cell in zip(captured, getattr(self.function, "__closure__", None) or (), strict=False):
+            if cell != types.CellType():
+                names[variable] = cell.cell_contents
+        names.update(_type_parameters(self.owner))
+        names.update(vars(self.owner))
+        names.update(_type_parameters(self.function))
+        return names
+
+
+def running_functions(frame: FrameType | None) -> Iterator[FrameType]:
+    """`frame` and those it was called from, innermost first; without class bodies and modules."""
+    while frame is not None:
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            yield frame
+        frame = frame.f_back
+
+
+def frames_around(function: Any, frames: Sequence[FrameType]) -> tuple[FrameType, ...]:
+    """Those of `frames` whose own source has that of `function` inside."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return tuple(frame for frame in frames if code is not None and _holds(frame.f_code, code))
+
+
+def _holds(code: CodeType, inner: CodeType) -> bool:
+    """Whether the source of `inner` stands inside that of `code`."""
+    nested = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return inner in nested or any(_holds(constant, inner) for constant in nested)
+
+
+def _type_parameters(generic: Any) -> dict[str, Any]:
+    return {parameter.__name__: parameter for parameter in getattr(generic, "__type_params__", ())}
