@@ -142,7 +142,7 @@ async def test_without_a_handler_for_it_a_failure_is_logged_only(logs: list[Any]
     async with engine:
         await engine.wait_idle()
     assert [record.message for record in logs if record.level in ("ERROR", "WARNING")] == [
-        "Fails.on_ping failed with 1 events: ValueError('bad ping')"
+        "Fails.on_ping failed with 1 event: ValueError('bad ping')"
     ]
     assert engine.statistics().unhandled == 0
 
@@ -200,6 +200,15 @@ class Several(ExceptionGroup[Exception]):
     pass
 
 
+class Unprintable(Exception):
+    """What it is printed as needs what was never set."""
+
+    def __repr__(self) -> str:
+        return f"Unprintable({self.code})"  # type: ignore[attr-defined]
+
+    __str__ = __repr__
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -208,8 +217,9 @@ class Several(ExceptionGroup[Exception]):
         EngineClosed("mine"),
         ExceptionGroup("two", [OSError(), KeyError()]),
         Several("two", [OSError(), KeyError()]),
+        Unprintable(),
     ],
-    ids=repr,
+    ids=lambda error: type(error).__name__,
 )
 async def test_any_exception_of_a_handler_is_an_outcome(error: Exception) -> None:
     app, letters = Fails(), DeadLetters()
@@ -217,6 +227,23 @@ async def test_any_exception_of_a_handler_is_an_outcome(error: Exception) -> Non
     async with AppEngine([app, letters]) as engine:
         await engine.pub_event(Ping(1))
     assert [failure.data for failure in letters.kept] == [error]
+
+
+async def test_an_unprintable_error_beside_a_system_exit_changes_nothing(logs: list[Any]) -> None:
+    class App(Application):
+        async def on_ping(self, events: list[Ping]) -> None:
+            raise SystemExit(3)
+
+        async def exit(self) -> None:
+            raise Unprintable
+
+    engine = AppEngine([App()])
+    await engine.pub_event(Ping(1))
+    with pytest.raises(SystemExit):
+        await engine.run()
+    assert [record.message for record in logs if isinstance(record.exception, Unprintable)] == [
+        "Behind SystemExit(3) the engine failed: <Unprintable, whose repr() raises AttributeError>"
+    ]
 
 
 # -- redelivery ------------------------------------------------------------------------------------------------------

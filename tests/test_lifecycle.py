@@ -236,6 +236,7 @@ async def test_events_published_before_a_failed_start_are_accounted_for() -> Non
 
     engine = AppEngine([Wants()])
     await engine.pub_events(Ping(number) for number in range(3))
+    await engine.pub_events([Pong(1), Pong(2)])
 
     @engine.before_start
     async def setup() -> None:
@@ -246,6 +247,7 @@ async def test_events_published_before_a_failed_start_are_accounted_for() -> Non
     assert engine.report is not None
     assert (engine.report.accepted, engine.report.abandoned) == (3, 3)
     assert engine.report.abandoned_events == {"Wants.on_ping": {"Ping": 3}}
+    assert engine.report.unhandled == 2
 
 
 # -- stop ------------------------------------------------------------------------------------------------------------
@@ -617,8 +619,15 @@ async def test_wait_idle_returns_when_nothing_is_queued_and_no_handler_runs() ->
     assert idle == [4]
 
 
-@pytest.mark.parametrize("method", ["wait_idle", "wait_stopped"])
-@pytest.mark.parametrize("where", ["handler", "before_start", "exit"])
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [
+        (method, where)
+        for method in ("wait_running", "wait_idle", "wait_stopped")
+        for where in ("handler", "before_start", "exit")
+        if (method, where) != ("wait_running", "handler")
+    ],
+)
 async def test_waiting_for_oneself_is_an_error(method: str, where: str) -> None:
     errors: list[str] = []
 
@@ -655,6 +664,48 @@ async def test_wait_running_and_wait_stopped_see_one_run_after_the_other() -> No
             engine.stop()
             report = await engine.wait_stopped()
             assert report is engine.report
+
+
+async def test_wait_stopped_returns_the_report_of_the_run_it_waited_for() -> None:
+    """*Regression*: when it woke up the engine ran again, and it waited on."""
+    engine = AppEngine()
+    reports: list[object] = []
+    waited: list[object] = []
+
+    async def wait() -> None:
+        waited.append(await engine.wait_stopped())
+
+    async def run_again_and_again() -> None:
+        for number in range(3):
+            reports.append(await engine.run())
+            assert len(reports) == number + 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)  # for the first run, before it has begun
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(run_again_and_again)
+        for number in range(3):
+            await engine.wait_running()
+            group.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            engine.stop()
+            while len(reports) == number:
+                await checkpoint()
+    # By identity: nothing happened in any of them, so the reports are equal.
+    assert [id(report) for report in waited] == [id(report) for report in (reports[0], *reports)]
+
+
+async def test_a_stop_while_the_run_is_prepared_is_not_lost() -> None:
+    class Stops(Application):
+        @property
+        def name(self) -> str:  # type: ignore[override]
+            self.engine.stop() if self._added_to else None
+            return "Stops"
+
+        async def before_start(self) -> None:
+            raise AssertionError("it was asked to stop before")
+
+    await AppEngine([Stops()]).run()
 
 
 async def test_wait_running_raises_when_the_start_fails() -> None:

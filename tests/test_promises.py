@@ -581,6 +581,7 @@ class Admission(RuleBasedStateMachine):
 
     def _wake(self, waiter: Waiter) -> None:
         may_publish = not self.is_draining or self._lane_of(waiter.origin) is not None
+        was_granted = waiter.granted
         self.notified.remove(waiter)
 
         def complete() -> str:
@@ -588,7 +589,7 @@ class Admission(RuleBasedStateMachine):
             return "made"
 
         outcome = self._outcome(complete)
-        if waiter.granted:
+        if was_granted:
             assert outcome == ("made" if may_publish else "closed")
         else:
             assert outcome in ("backlog", "closed")
@@ -928,7 +929,7 @@ class Life(RuleBasedStateMachine):
         self.nodes = [node for app in self.apps for node in self._family(app)]
 
     def _family(self, app: Any) -> list[Moody]:
-        return [app, *(node for child in app._children for node in self._family(child))]
+        return [app, *(node for child in app._sub_apps for node in self._family(child))]
 
     @precondition(lambda self: self.nodes)
     @rule(data=st.data(), start=st.sampled_from(Mood), exits=st.sampled_from(Mood), is_stuck=st.booleans())

@@ -196,7 +196,7 @@ async def test_it_runs_again_after_a_run_that_could_not_even_be_prepared() -> No
     error = LookupError("no such handler, yet")
 
     class Odd(Application):
-        is_broken = True
+        is_broken = False
 
         def __getattribute__(self, name: str) -> Any:
             if name == "on_ping" and Odd.is_broken:
@@ -208,6 +208,7 @@ async def test_it_runs_again_after_a_run_that_could_not_even_be_prepared() -> No
 
     got: list[int] = []
     engine = AppEngine([Odd()])
+    Odd.is_broken = True
     await engine.pub_event(Ping(1))
     for _ in range(2):
         with pytest.raises(LookupError) as caught:
@@ -463,6 +464,32 @@ async def test_two_engines_in_one_loop_that_publish_to_each_other_do_not_deadloc
             await until(lambda: sum(handled) == 2 ** (depth + 1) - 1)
     for number, engine in enumerate(engines):
         check(engine.report, handled[number])
+
+
+async def test_a_thread_that_waits_at_another_engine_lends_its_place_in_its_own() -> None:
+    """*Regression*: the place was lent by the engine published to, and the two waited for each other."""
+    one = AppEngine(queue_size=1, max_batch=1, max_threads=1)
+    two = AppEngine(queue_size=1, max_batch=1)
+    seen: list[int] = []
+
+    @one.on_event(Ping)
+    def holds_the_only_place(events: list[Ping]) -> None:
+        two.pub_events_from_thread(Ping(number) for number in range(6))
+
+    @one.on_event(Pong)
+    def needs_a_place(events: list[Pong]) -> None:
+        seen.extend(event.data for event in events)
+
+    @two.on_event(Ping)
+    async def sends_back(events: list[Ping]) -> None:
+        for event in events:
+            await one.pub_event(Pong(event.data))
+
+    with anyio.fail_after(SOON):
+        async with one, two:
+            await one.pub_event(Ping(0))
+            await until(lambda: len(seen) == 6)
+    assert seen == list(range(6))
 
 
 async def test_two_engines_end_in_the_order_of_their_with() -> None:

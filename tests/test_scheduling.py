@@ -181,6 +181,11 @@ def test_a_timer_that_fires_early_never_repeats_a_tick(interval: float, last: in
     assert tick == last + 1
 
 
+def test_an_interval_of_next_to_nothing_is_an_interval() -> None:
+    tick, missed = next_tick(1.0, 5e-324, 3)
+    assert (tick - missed, tick > 10**15) == (4, True)
+
+
 # -- failures --------------------------------------------------------------------------------------------------------
 
 

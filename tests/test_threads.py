@@ -24,6 +24,7 @@ from event_flow import (
     schedule,
     task,
 )
+from event_flow.core.threads import Job
 
 # Seconds for what happens at once on any machine; over only when it does not happen at all.
 SOON = 10.0
@@ -389,6 +390,41 @@ async def test_what_a_thread_that_was_left_raises_is_logged(logs: list[Any]) -> 
         await wait_until_ended("event-flow")
     assert [record.message for record in logs if record.exception is error] == [
         "Late.work, which was left running, failed"
+    ]
+
+
+async def test_what_a_thread_raises_in_the_moment_it_is_left_is_logged(
+    logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """*Regression*: it had looked whether it was left, and nobody looked whether it had failed."""
+    error = ValueError("nearly lost")
+    may_fail, executed = threading.Event(), threading.Event()
+    engine = AppEngine(on_error="raise")
+    execute = Job.execute
+
+    def execute_and_say_so(job: Job) -> None:
+        execute(job)
+        executed.set()
+
+    monkeypatch.setattr(Job, "execute", execute_and_say_so)
+
+    @engine.on_event(Ping)
+    def fails(events: list[Ping]) -> None:
+        engine.pub_event_from_thread(Pong(1))
+        assert may_fail.wait(SOON)
+        raise error
+
+    @engine.on_event(Pong)
+    async def ends_the_engine(events: list[Pong]) -> None:
+        may_fail.set()
+        assert executed.wait(SOON)  # the thread is done, and this loop has not heard of it
+        raise KeyError
+
+    await engine.pub_event(Ping(1))
+    with pytest.raises(KeyError):
+        await engine.run()
+    assert [record.message for record in logs if record.exception is error] == [
+        "engine.fails, which was left running, failed"
     ]
 
 

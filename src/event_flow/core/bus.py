@@ -23,7 +23,7 @@ from anyio.lowlevel import checkpoint
 from loguru import logger
 
 from event_flow.core.event import Event
-from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError
+from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError, safe_repr
 from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.routing import Lanes, Router
@@ -40,7 +40,7 @@ HELD_STATES = (EngineState.NEW, EngineState.STARTING)
 def require_event(event: object) -> None:
     """Raises `TypeError` unless `event` is an instance of `Event`."""
     if not isinstance(event, Event):
-        shown = f"the class {event.__name__}" if isinstance(event, type) else repr(event)
+        shown = f"the class {event.__name__}" if isinstance(event, type) else safe_repr(event)
         raise TypeError(f"only instances of Event can be published, not {shown}")
 
 
@@ -92,10 +92,15 @@ class Bus:
         """Deliver one event now, or raise `WouldBlock`."""
         require_event(event)
         self.require_loop_thread()
-        waiter = self.admit(event, current_origin.get())
+        lanes = self.router.lanes_for(type(event))
+        self._see(lanes)
+        waiter = self.admit(event, current_origin.get(), lanes)
         if waiter is not None:
             self.withdraw(waiter)
             raise anyio.WouldBlock
+        if self._unyielded >= YIELD_AFTER:
+            for lane in lanes:
+                lane.allowance = 0  # this cannot give others a turn: the next publish that can is to look
 
     def admit(self, event: Event[Any], origin: Origin | None, lanes: Lanes | None = None) -> Waiter | None:
         """Deliver `event` and return None, or return the waiter for it, parked; the caller sets its `notify`.
@@ -145,6 +150,7 @@ class Bus:
         except EngineClosed:
             self.withdraw(waiter)
             raise
+        waiter.granted = False
         for lane in waiter.lanes:
             lane.reserved -= 1
             lane.put(waiter.event)
@@ -157,6 +163,7 @@ class Bus:
         if waiter.parked_at is not None:
             self._unpark(waiter)
         elif waiter.granted:
+            waiter.granted = False
             for lane in waiter.lanes:
                 lane.reserved -= 1
             for lane in waiter.lanes:
@@ -359,14 +366,16 @@ class Bus:
         """Take nothing more, abandon what is queued, cancel the handlers. May be called again."""
         self.state = EngineState.STOPPING
         for event in self.backlog:
-            for lane in self.router.lanes_for(type(event)):
+            lanes = self.router.lanes_for(type(event))
+            for lane in lanes:
                 lane.abandon((event,))
+            if not lanes:
+                self._nobody_wants(event)
         self.backlog = []
-        lanes = self.router.lanes
-        for lane in lanes:
+        for lane in self.router.lanes:
             lane.close()
         # Only now: handlers that wait are cancelled rather than refused, except where they are shielded.
-        for lane in lanes:
+        for lane in self.router.lanes:
             for waiter in list(lane.waiters):
                 self._refuse(waiter, self._closed())
 

@@ -18,8 +18,9 @@ from loguru import logger
 from event_flow.core.backend import NativeTask
 from event_flow.core.bus import Bus
 from event_flow.core.event import Event, ExceptionEvent, Redeliver
-from event_flow.core.exception import BacklogExceeded, EngineClosed, UnexpectedCancellation
+from event_flow.core.exception import BacklogExceeded, EngineClosed, UnexpectedCancellation, safe_repr
 from event_flow.core.options import OnError
+from event_flow.core.report import counted
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
@@ -156,7 +157,7 @@ class Failures:
         if self.is_strict:
             self.fail(error)
         else:
-            await self._publish(error, name, events, redeliver)
+            await self._publish(error, name, app, events, redeliver)
 
     @property
     def is_all_cancelled(self) -> bool:
@@ -172,21 +173,27 @@ class Failures:
         in_full, skipped = self._logs.setdefault((name, app), FailureLog()).count(anyio.current_time())
         self._mention(name, app, skipped)
         if in_full:
+            shown = safe_repr(error)
             bound = logger.bind(app=app, handler=name, events=len(events)).opt(exception=error)
             if events:
-                bound.error("{} failed with {} events: {!r}", name, len(events), error)
+                bound.error("{} failed with {}: {}", name, counted(len(events), "event"), shown)
             else:
-                bound.error("{} failed: {!r}", name, error)
+                bound.error("{} failed: {}", name, shown)
 
     @staticmethod
     def _mention(name: str, app: str, skipped: int) -> None:
         if skipped:
             logger.bind(app=app, handler=name, failures=skipped).error(
-                "{} failed {} more times in a minute", name, skipped
+                "{} failed {} more times, which were not logged", name, skipped
             )
 
     async def _publish(
-        self, error: Exception, name: str, events: Sequence[Event[Any]], redeliver: Redeliver | None
+        self,
+        error: Exception,
+        name: str,
+        app: str,
+        events: Sequence[Event[Any]],
+        redeliver: Redeliver | None,
     ) -> None:
         ordinary = [event for event in events if not isinstance(event, ExceptionEvent)]
         if events and not ordinary:
@@ -203,4 +210,6 @@ class Failures:
         try:
             await self.bus.publish(event)
         except (EngineClosed, BacklogExceeded) as exc:
-            logger.bind(handler=name).warning("The ExceptionEvent of {} was not published: {}", name, exc)
+            logger.bind(app=app, handler=name, events=len(ordinary)).warning(
+                "The ExceptionEvent of {} was not published: {}", name, exc
+            )

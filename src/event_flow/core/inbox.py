@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from event_flow.core.backend import LoopGone, Wake
@@ -16,7 +17,7 @@ from event_flow.core.bus import Bus
 from event_flow.core.event import Event
 from event_flow.core.exception import EngineClosed
 from event_flow.core.origin import Origin, current_origin
-from event_flow.core.threads import Threads, WorkerThread
+from event_flow.core.threads import Threads, lender_of
 from event_flow.core.waiter import Waiter
 
 # Events in one request: enough to make the hop cheap, few enough that other tasks of the loop get their turn.
@@ -26,10 +27,12 @@ REQUEST_SIZE = 1000
 class Request:
     """Some events that one thread publishes, one after the other; the thread waits for `answer`."""
 
-    def __init__(self, events: Sequence[Event[Any]], *, pooled: bool) -> None:
+    def __init__(self, events: Sequence[Event[Any]], lender: Threads | None) -> None:
         self.events = events
         self.origin: Origin | None = current_origin.get()
-        self.pooled = pooled
+        self.lender = (
+            lender  # whose place the thread holds, and lends while it waits; it may be another engine's
+        )
         self.answer: Future[None] = Future()
         self.waiter: Waiter | None = None
         self.next = 0
@@ -42,16 +45,14 @@ class Inbox:
         self._bus = bus
         self._lock = threading.Lock()
         self._wake: Wake | None = None
-        self._threads: Threads | None = None
         self._arrived: deque[Request] = deque()
         self._unanswered: set[Request] = set()
         self._closed = False
 
-    def open(self, wake: Wake, threads: Threads) -> None:
+    def open(self, wake: Wake) -> None:
         """From now on the loop publishes."""
         with self._lock:
             self._wake = wake
-            self._threads = threads
 
     def close(self) -> None:
         """Refuse what is open and what comes later. May be called again."""
@@ -63,6 +64,7 @@ class Inbox:
         for request in requests:
             if request.waiter is not None:
                 self._bus.withdraw(request.waiter)
+                self._return_place(request)
             request.answer.set_exception(_closed())
 
     @property
@@ -72,10 +74,10 @@ class Inbox:
 
     def publish(self, events: Sequence[Event[Any]]) -> None:
         """Publish from another thread, waiting until all `events` are delivered. Raises what `pub_event` would."""
-        thread = threading.current_thread()
+        lender = lender_of(threading.current_thread())
         for start in range(0, len(events), REQUEST_SIZE):
             part = events[start : start + REQUEST_SIZE]
-            request = Request(part, pooled=isinstance(thread, WorkerThread) and thread.pooled)
+            request = Request(part, lender)
             if self._submit(request):
                 request.answer.result()
 
@@ -154,13 +156,17 @@ class Inbox:
         else:
             request.answer.set_exception(error)
 
+    # The threads may be those of an engine in another loop, or in one that has ended.
+
     def _lend_place(self, request: Request) -> None:
-        if request.pooled and self._threads is not None:
-            self._threads.lend_place()
+        if request.lender is not None:
+            with suppress(LoopGone):
+                request.lender.wake(request.lender.lend_place)
 
     def _return_place(self, request: Request) -> None:
-        if request.pooled and self._threads is not None:
-            self._threads.return_place()
+        if request.lender is not None:
+            with suppress(LoopGone):
+                request.lender.wake(request.lender.return_place)
 
 
 def _closed() -> EngineClosed:

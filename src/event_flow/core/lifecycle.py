@@ -46,6 +46,7 @@ class Lifecycle(Publisher):
         self._bell = Bell()
         self._beginning = threading.Lock()
         self._supervisor: Supervisor | None = None
+        self._is_stop_early = False
         self._branches: Sequence[Branch] = ()
         self._wake: Wake | None = None
         self._report: ShutdownReport | None = None
@@ -141,6 +142,10 @@ class Lifecycle(Publisher):
         Returns at once; idempotent. May be called from a handler, a hook, any thread and a signal handler. Does
         nothing before the start and after the end; while the engine starts, it cancels the hook at work.
         """
+        if self._supervisor is None and self._bus.state is EngineState.STARTING:
+            self._is_stop_early = (
+                True  # a run is being prepared in this very moment, and looks at it when it is
+            )
         supervisor, wake = self._supervisor, self._wake
         if supervisor is None or wake is None:
             return
@@ -154,7 +159,11 @@ class Lifecycle(Publisher):
     # -- waiting and looking ---------------------------------------------------------------------------------------
 
     async def wait_running(self) -> None:
-        """Wait until handlers, schedules and tasks run. Raises `EngineClosed` if the engine ends before."""
+        """Wait until handlers, schedules and tasks run.
+
+        Raises `EngineClosed` if the engine ends before, `WouldDeadlockError` (a `RuntimeError`) inside a hook.
+        """
+        self._require_outside("wait_running", Kind.HOOK)
         awaited = self._supervisor
 
         def is_decided() -> bool:
@@ -182,14 +191,26 @@ class Lifecycle(Publisher):
             bus.idle_watchers -= 1
 
     async def wait_stopped(self) -> ShutdownReport:
-        """Wait until the engine has stopped, and return the shutdown report; at once if it has.
+        """Wait until the run that is under way, or else the next one, has ended, and return its report; at once if it has.
 
         Raises `WouldDeadlockError` (a `RuntimeError`) inside a handler, hook or schedule: the engine waits for those.
         """
         self._require_outside("wait_stopped", Kind.CALL, Kind.HOOK, Kind.TICK)
-        await self._bell.until(lambda: self.state is EngineState.STOPPED)
-        assert self._report is not None
-        return self._report
+        if self.state is EngineState.STOPPED:
+            assert self._report is not None
+            return self._report
+        awaited: Supervisor | None = None
+
+        def has_ended() -> bool:
+            # That very run: when this task wakes up the engine may run again.
+            nonlocal awaited
+            awaited = awaited or self._supervisor
+            return awaited is not None and awaited.report is not None
+
+        await self._bell.until(has_ended)
+        assert awaited is not None
+        assert awaited.report is not None
+        return awaited.report
 
     @property
     def state(self) -> EngineState:
@@ -215,6 +236,7 @@ class Lifecycle(Publisher):
             if before is EngineState.STOPPED:
                 self._publish_with(Bus(max_backlog=self._options.max_backlog))
             bus = self._bus
+            self._is_stop_early = False
             bus.state = EngineState.STARTING
             bus.thread = self._thread = get_ident()
         bus.on_change = self._bell.ring
@@ -235,7 +257,9 @@ class Lifecycle(Publisher):
             self._undo(before)
             raise
         self._supervisor = Supervisor(run, self._branches, tuple(self._before_start), tuple(self._exit))
-        self._inbox.open(self._wake, threads)
+        self._inbox.open(self._wake)
+        if self._is_stop_early:
+            self._supervisor.stop()
         return self._supervisor
 
     def _undo(self, before: EngineState) -> None:
@@ -251,16 +275,19 @@ class Lifecycle(Publisher):
     def _finish(self, supervisor: Supervisor) -> None:
         """Nothing runs any more. Called also when the loop is torn down under the engine, so it only sets and closes."""
         run = supervisor.run
-        self._report = assembly.report(run.bus, supervisor.tasks_left, run.threads.left)
+        self._report = supervisor.report = assembly.report(run.bus, supervisor.tasks_left, run.threads.left)
         run.inbox.close()
         run.threads.close()
         run.failures.summarise()
         run.bus.state = EngineState.STOPPED
         run.bus.thread = self._thread = self._supervisor = self._wake = None
-        if self._report.is_clean:
-            logger.debug("The engine has stopped: {}", self._report)
-        else:
-            logger.warning("The engine has stopped: {}", self._report)
+        bound = logger.bind(
+            accepted=self._report.accepted,
+            handled=self._report.handled,
+            failed=self._report.failed,
+            abandoned=self._report.abandoned,
+        )
+        bound.log("DEBUG" if self._report.is_clean else "WARNING", "The engine has stopped: {}", self._report)
         if supervisor.is_finished:
             self._bell.ring()
 

@@ -89,14 +89,14 @@ class ShutdownReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{_counted(self.accepted, 'delivery', 'deliveries')}: {self.handled:,} handled, {self.failed:,} failed, "
+            f"{counted(self.accepted, 'delivery', 'deliveries')}: {self.handled:,} handled, {self.failed:,} failed, "
             f"{self.dropped:,} dropped, {self.abandoned:,} abandoned"
         ]
         for handler, classes in sorted(self.abandoned_events.items()):
             listed = ", ".join(f"{count:,} {name}" for name, count in sorted(classes.items()))
             lines.append(f"  abandoned by {handler}: {listed}")
         if self.unhandled:
-            lines.append(f"  {_counted(self.unhandled, 'event', 'events')} that no handler wants")
+            lines.append(f"  {counted(self.unhandled, 'event')} that no handler wants")
         if self.tasks_left:
             lines.append(f"  tasks that did not end in time: {', '.join(self.tasks_left)}")
         if self.threads_left:
@@ -104,5 +104,6 @@ class ShutdownReport:
         return "\n".join(lines)
 
 
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
+def counted(number: int, one: str, many: str = "") -> str:
+    """The number with its noun."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

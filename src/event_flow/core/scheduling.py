@@ -14,6 +14,9 @@ from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
 
+# Far beyond what anybody waits for; an interval of next to nothing gives a number of ticks that no integer can be made of.
+MOST_TICKS = 2.0**53
+
 
 def next_tick(elapsed: float, interval: float, last: int) -> tuple[int, int]:
     """The number of the next tick and how many were missed before it, `elapsed` seconds after the start.
@@ -21,7 +24,7 @@ def next_tick(elapsed: float, interval: float, last: int) -> tuple[int, int]:
     If ticks after `last` are due, the latest of them runs at once for all. Otherwise the next one is waited for. The number
     always grows, also when a timer fires early (uvloop: up to half a millisecond).
     """
-    due = int(elapsed // interval)
+    due = int(min(elapsed // interval, MOST_TICKS))
     tick = max(due, last + 1)
     return tick, tick - last - 1
 

@@ -22,10 +22,11 @@ from loguru import logger
 
 from event_flow.core.backend import NativeTask
 from event_flow.core.branch import Branch
-from event_flow.core.exception import ExitTimeout, StartTimeout
+from event_flow.core.exception import ExitTimeout, StartTimeout, safe_repr
 from event_flow.core.failure import leaves
 from event_flow.core.invoke import invoke
 from event_flow.core.origin import Kind, Origin, current_origin
+from event_flow.core.report import ShutdownReport, counted
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
 
@@ -71,6 +72,7 @@ class Supervisor:
         self.errors: list[Exception] = []
         self.fatal: list[BaseException] = []
         self.tasks_left: list[str] = []
+        self.report: ShutdownReport | None = None  # once nothing runs any more
         self._has_begun = False
         self._native_cancels = 0
         self._started: list[Branch] = []
@@ -143,7 +145,7 @@ class Supervisor:
         """What ends the engine is bare, one error leaves as itself, several as one flat group."""
         if self.fatal:
             for error in (*self.fatal[1:], *self.errors):
-                self._log_lost(error, f"Behind {self.fatal[0]!r} the engine")
+                self._log_lost(error, f"Behind {safe_repr(self.fatal[0])} the engine")
             raise self.fatal[0]
         if len(self.errors) == 1:
             raise self.errors[0]
@@ -153,7 +155,7 @@ class Supervisor:
     @staticmethod
     def _log_lost(error: BaseException, what: str) -> None:
         """What cannot be raised any more."""
-        logger.opt(exception=error).error("{} failed: {!r}", what, error)
+        logger.opt(exception=error).error("{} failed: {}", what, safe_repr(error))
 
     # -- the life of a run -----------------------------------------------------------------------------------------
 
@@ -208,14 +210,25 @@ class Supervisor:
         self.run.bell.ring()
 
     async def _drain(self) -> None:
-        bus = self.run.bus
-        if not self.is_hard:
-            bus.refuse_outsiders()
-            bus.idle_watchers += 1
-            self.run.bell.ring()
-            await self._until(
-                lambda: self.is_hard or (bus.is_quiet and self.run.inbox.is_empty),
-                self.run.options.grace_period,
+        bus, grace_period = self.run.bus, self.run.options.grace_period
+        if self.is_hard:
+            return
+        bus.refuse_outsiders()
+        bus.idle_watchers += 1
+        self.run.bell.ring()
+        left = sum(lane.queued + lane.running for lane in bus.router.lanes)
+        if left:
+            logger.bind(deliveries=left).info(
+                "The engine stops: {} left, and at most {:g} s for them",
+                counted(left, "delivery is", "deliveries are"),
+                grace_period,
+            )
+        if not await self._until(
+            lambda: self.is_hard or (bus.is_quiet and self.run.inbox.is_empty), grace_period
+        ):
+            busy = [lane.name for lane in bus.router.lanes if lane.busy]
+            logger.bind(handlers=busy).warning(
+                "The grace period of {:g} s is over for {}", grace_period, ", ".join(busy) or "a schedule"
             )
 
     async def _end(self) -> None:

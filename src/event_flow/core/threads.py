@@ -24,7 +24,7 @@ from event_flow.core.exception import EngineClosed
 class Job:
     """One call of sync code in a thread."""
 
-    __slots__ = ("call", "done", "error", "left", "name", "result")
+    __slots__ = ("_lock", "call", "done", "error", "left", "name", "result")
 
     def __init__(self, name: str, call: Callable[[], Any]) -> None:
         self.name = name
@@ -33,17 +33,30 @@ class Job:
         self.result: Any = None
         self.error: BaseException | None = None
         self.left = False
+        self._lock = threading.Lock()
 
     def execute(self) -> None:
         try:
             self.result = self.call()
         except BaseException as exc:  # noqa: BLE001 - it is raised again where the result is awaited
             self.error = exc
-            # EngineClosed is how it learns that the engine has ended.
-            if self.left and not isinstance(exc, EngineClosed):
-                logger.bind(thread=self.name).opt(exception=exc).error(
-                    "{}, which was left running, failed", self.name
-                )
+        if self.left:
+            self.log_late_error()
+
+    def leave(self) -> None:
+        """Nobody waits for it any more."""
+        self.left = True
+        self.log_late_error()
+
+    def log_late_error(self) -> None:
+        """For whoever comes second, the thread at its end or the task that leaves it: what the call raised would be lost."""
+        with self._lock:
+            error, self.error = self.error, None
+        # EngineClosed is how it learns that the engine has ended.
+        if error is not None and not isinstance(error, EngineClosed):
+            logger.bind(thread=self.name).opt(exception=error).error(
+                "{}, which was left running, failed", self.name
+            )
 
 
 class WorkerThread(threading.Thread):
@@ -65,6 +78,11 @@ class WorkerThread(threading.Thread):
             except LoopGone:
                 return
             del job
+
+
+def lender_of(thread: threading.Thread) -> Threads | None:
+    """The threads among whose places is the one that `thread` holds; None if it holds none."""
+    return thread.threads if isinstance(thread, WorkerThread) and thread.pooled else None
 
 
 class Threads:
@@ -91,7 +109,7 @@ class Threads:
         try:
             await job.done.wait()
         except BaseException:
-            job.left = True
+            job.leave()
             raise
         try:
             if job.error is not None:
