@@ -26,14 +26,15 @@ LAYERS = (
         "origin",
         "lane",
         "routing",
-        "waiter",
+        "activity",
+        "room",
         "threads",
         "invoke",
         "bus",
         "inbox",
     },
     {"failure", "run", "delivery", "scheduling", "background", "branch"},
-    {"signals", "supervision", "assembly", "publishing", "lifecycle"},
+    {"signals", "endurance", "hooks", "supervision", "assembly", "publishing", "lifecycle"},
     {"application"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -28,8 +28,8 @@ from event_flow import (
 from event_flow.core.bus import Bus
 from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin
+from event_flow.core.room import Waiter
 from event_flow.core.routing import Router
-from event_flow.core.waiter import Waiter
 
 
 class A(Event[int]):
@@ -63,7 +63,7 @@ class Desk:
         lane = Lane(events[0].__name__, "App", print, queue_size=queue_size, max_batch=1)
         self.bus.router.add(lane, events)
         for _ in range(queued):
-            self.bus._make_busy(lane)
+            self.bus.activity.make_busy(lane)
             lane.put(events[0](0))
         return lane
 
@@ -81,7 +81,7 @@ class Desk:
         """What a worker does: take a batch, grant the places it frees, begin a call."""
         await lane.next_batch()
         if lane.waiters:
-            self.bus.grant_room(lane)
+            self.bus.room.grant(lane)
         return Origin(self.bus, Kind.CALL, lane)
 
 
@@ -181,9 +181,9 @@ async def test_a_cancelled_publish_gives_its_place_to_the_next(desk: Desk, grant
     if granted:
         await desk.take(lane)
         assert other.reserved == 1
-        desk.bus.withdraw(cancelled)
+        desk.bus.room.withdraw(cancelled)
     else:
-        desk.bus.withdraw(cancelled)
+        desk.bus.room.withdraw(cancelled)
         await desk.take(lane)
     assert desk.notified == (["cancelled", "next"] if granted else ["next"])
     assert (lane.reserved, other.reserved) == (1, 0)
@@ -222,8 +222,11 @@ async def test_a_granted_place_is_given_back_once(desk: Desk, end: str) -> None:
     desk.open()
     waiter = desk.publish("it", A(0))
     await desk.take(lane)
-    getattr(desk.bus, end)(waiter)
-    desk.bus.withdraw(waiter)
+    if end == "complete":
+        desk.bus.complete(waiter)
+    else:
+        desk.bus.room.withdraw(waiter)
+    desk.bus.room.withdraw(waiter)
     assert lane.reserved == 0
 
 
@@ -260,7 +263,7 @@ async def test_a_cancelled_publish_is_not_counted_as_over_the_limit(desk: Desk) 
     waiter = desk.publish("passes and waits", Both(0), call)
     await desk.take(second)
     assert desk.notified == ["passes and waits"]
-    desk.bus.withdraw(waiter)
+    desk.bus.room.withdraw(waiter)
     assert (first.queued, first.over_limit) == (1, 0)
 
 
@@ -301,7 +304,7 @@ async def test_a_publish_that_passes_one_lane_still_waits_for_another(desk: Desk
 
 async def test_a_waiter_that_is_moved_on_past_the_backlog_is_refused(desk: Desk) -> None:
     """*Design D5*: `BacklogExceeded` reaches a handler also while it waits."""
-    desk.bus.max_backlog = 0
+    desk.bus.room.max_backlog = 0
     first, second = desk.lane(A, Both, queued=1), desk.lane(B, Both, queued=1)
     desk.open()
     call = await desk.take(second)

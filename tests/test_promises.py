@@ -46,7 +46,7 @@ from event_flow.core.bus import Bus
 from event_flow.core.lane import Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.publishing import Publisher
-from event_flow.core.waiter import Waiter
+from event_flow.core.room import Waiter
 from event_flow.testing.clock import virtual_clock
 
 T = TypeVar("T")
@@ -295,7 +295,7 @@ async def test_all_or_nothing(when: str, batch: bool) -> None:
         if when != "parked":
             # As when the worker takes a batch, but nobody gets a turn between this and the cancellation.
             full.queue_size += 1
-            engine._bus.grant_room(full)
+            engine._bus.room.grant(full)
             assert (full.reserved, other.reserved) == (1, 1)
         scope.cancel()
         await anyio.wait_all_tasks_blocked()
@@ -564,7 +564,7 @@ class Admission(RuleBasedStateMachine):
             full = self._room(model) <= 0 or any(waiter.parked_at is model.lane for waiter in self.parked)
             if full and not (own and own in self._waited_for_by(model)):
                 return "waits"
-            if full and -self._room(model) >= self.bus.max_backlog:
+            if full and -self._room(model) >= self.bus.room.max_backlog:
                 return "backlog"
         return "made"
 
@@ -603,7 +603,7 @@ class Admission(RuleBasedStateMachine):
         waiter = data.draw(st.sampled_from([*self.notified, *self.parked]))
         (self.parked if waiter in self.parked else self.notified).remove(waiter)
         with self._arrival_is_kept():
-            self.bus.withdraw(waiter)
+            self.bus.room.withdraw(waiter)
 
     # -- handling ----------------------------------------------------------------------------------------------
 
@@ -636,7 +636,7 @@ class Admission(RuleBasedStateMachine):
         model.taken += len(batch)
         with self._arrival_is_kept():
             if lane.waiters:
-                self.bus.grant_room(lane)
+                self.bus.room.grant(lane)
         assert lane.running == len(batch)
         model.call = Origin(self.bus, Kind.CALL, lane)
         return True
@@ -648,7 +648,7 @@ class Admission(RuleBasedStateMachine):
         model.call.live = False
         model.call = None
         model.lane.running = 0
-        self.bus.rest(model.lane)
+        self.bus.activity.rest(model.lane)
         return True
 
     @precondition(lambda self: not self.is_draining)
@@ -733,7 +733,7 @@ class Admission(RuleBasedStateMachine):
             assert lane.busy == bool(model.queued or model.call or lane.reserved)
             assert not (lane.arrival and lane.queued), "a worker was not woken"
             assert lane.waiters.keys() == {waiter for waiter in self.parked if waiter.parked_at is lane}
-        assert self.bus.busy_lanes == sum(model.lane.busy for model in self.lanes)
+        assert self.bus.activity.busy_lanes == sum(model.lane.busy for model in self.lanes)
 
     @invariant()
     def nobody_waits_where_there_is_room(self) -> None:

@@ -12,10 +12,10 @@ from event_flow.core.declaration import DeclaringMeta
 from event_flow.core.decorators import event_classes
 from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError, EngineNotSetError, safe_repr
+from event_flow.core.hooks import Hook
 from event_flow.core.lifecycle import Lifecycle
 from event_flow.core.membership import require_call, require_free, require_sound
 from event_flow.core.options import EngineOptions, OnError
-from event_flow.core.supervision import Hook
 
 __all__ = ["AppEngine", "Application", "SubApplication"]
 
@@ -225,7 +225,7 @@ class AppEngine(Lifecycle):
         return hook
 
     def __repr__(self) -> str:
-        return f"<AppEngine {self.state.value}: {len(self._apps)} applications, {self._bus.busy_lanes} handlers busy>"
+        return f"<AppEngine {self.state.value}: {len(self._apps)} applications, {self._bus.activity.busy_lanes} handlers busy>"
 
     def _register(self, what: str, classes: EventClasses, *functions: Callable[..., Any]) -> None:
         self._require_not_running(what)

@@ -1,15 +1,7 @@
 """Admission: whether a publish is taken now, waits, or is refused. The slow path behind `publishing`.
 
-An event goes into all of its lanes at once or into none. A publish that must wait is parked at *one* full lane and holds
-no place anywhere else; whoever frees room there grants, in order of arrival, a place in all lanes together, or moves it on
-to the next full one. (Holding some places while waiting for others livelocks, and lets a slow handler block events it
-does not want.) Where others keep all of its lanes full it would be moved round for ever: after `PATIENCE` moves it takes
-its places over the limit. A grant is a reservation: the publish that wakes up delivers or, if it was cancelled, gives it
-back.
-
-Lane A *waits for* lane B while a publish made by a live call of A's handler is parked at B. A publish about to be parked
-at a lane from which that relation leads back to its own lane passes over the limit there instead. So the relation never
-closes a circle, and a deadlock would need one.
+Before the handlers run every event is kept, and routed when they do. Then an event goes into all of its lanes at once, or
+the publish waits for room in them (`room`); from `stop()` on only handlers at work and ticks begun before may publish.
 """
 
 from __future__ import annotations
@@ -22,17 +14,14 @@ import anyio
 from anyio.lowlevel import checkpoint
 from loguru import logger
 
+from event_flow.core.activity import Activity
 from event_flow.core.event import Event
 from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError, safe_repr
 from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
+from event_flow.core.room import Room, Waiter
 from event_flow.core.routing import Lanes, Router
 from event_flow.core.state import EngineState
-from event_flow.core.waiter import Waiter
-
-# Moves from one full lane to the next before a publish goes over the limit. Rare where lanes are not full all the time, and
-# at a batch a move still a fraction of a second.
-PATIENCE = 100
 
 HELD_STATES = (EngineState.NEW, EngineState.STARTING)
 
@@ -54,13 +43,10 @@ class Bus:
         self.state = EngineState.NEW
         self.thread: int | None = None  # the loop's, once there is one
         self.router = Router()
-        self.max_backlog = max_backlog
-        self.on_change = on_change
+        self.activity = Activity(on_change)
+        self.room = Room(self.activity, max_backlog)
         self.backlog: list[Event[Any]] = []  # published before the handlers run
         self.unhandled = 0
-        self.busy_lanes = 0
-        self.idle_watchers = 0  # how many wait for the bus to become idle or quiet
-        self.ticks = 0
         self._unyielded = 0  # events published, as far as known, since the last checkpoint
         self._unhandled_classes: set[type] = set()
 
@@ -84,7 +70,7 @@ class Bus:
             try:
                 await ready.wait()
             except BaseException:
-                self.withdraw(waiter)
+                self.room.withdraw(waiter)
                 raise
             self.complete(waiter)
 
@@ -96,7 +82,7 @@ class Bus:
         self._see(lanes)
         waiter = self.admit(event, current_origin.get(), lanes)
         if waiter is not None:
-            self.withdraw(waiter)
+            self.room.withdraw(waiter)
             raise anyio.WouldBlock
         if self._unyielded >= YIELD_AFTER:
             for lane in lanes:
@@ -116,21 +102,22 @@ class Bus:
         if not lanes:
             self._nobody_wants(event)
             return None
-        full = self._first_full(lanes, origin)
+        full = self.room.first_full(lanes, origin)
         if full is None:
             self._deliver(event, lanes)
             return None
         waiter = Waiter(event, lanes, origin)
-        self._park(waiter, full)
+        self.room.park(waiter, full)
         return waiter
 
     def hold(self, event: Event[Any]) -> None:
         """Keep an event that is published before the handlers run."""
-        if len(self.backlog) >= self.max_backlog:
+        limit = self.room.max_backlog
+        if len(self.backlog) >= limit:
             raise BacklogExceeded(
-                f"max_backlog={self.max_backlog:,} events are kept already for when the handlers run: no more before that",
+                f"max_backlog={limit:,} events are kept already for when the handlers run: no more before that",
                 handler=None,
-                limit=self.max_backlog,
+                limit=limit,
             )
         self.backlog.append(event)
 
@@ -148,27 +135,15 @@ class Bus:
         try:
             self._require_open(waiter.origin)
         except EngineClosed:
-            self.withdraw(waiter)
+            self.room.withdraw(waiter)
             raise
         waiter.granted = False
         for lane in waiter.lanes:
             lane.reserved -= 1
             lane.put(waiter.event)
         for lane in waiter.passed:
-            self._count_over_limit(lane)
+            self.room.count_over_limit(lane)
         self._unyielded += 1
-
-    def withdraw(self, waiter: Waiter) -> None:
-        """The publish is not made: leave the queue, or give the granted places to others."""
-        if waiter.parked_at is not None:
-            self._unpark(waiter)
-        elif waiter.granted:
-            waiter.granted = False
-            for lane in waiter.lanes:
-                lane.reserved -= 1
-            for lane in waiter.lanes:
-                self.grant_room(lane)
-                self.rest(lane)
 
     # -- delivering ------------------------------------------------------------------------------------------------
 
@@ -177,7 +152,7 @@ class Bus:
         if lane.guarded or lane.reserved or self._unyielded >= YIELD_AFTER:
             return False
         self._unyielded += 1
-        self._make_busy(lane)
+        self.activity.make_busy(lane)
         lane.put(event)
         return True
 
@@ -194,9 +169,9 @@ class Bus:
 
     def _deliver(self, event: Event[Any], lanes: Lanes) -> None:
         for lane in lanes:
-            self._make_busy(lane)
+            self.activity.make_busy(lane)
             if lane.put(event) < 0:
-                self._count_over_limit(lane)
+                self.room.count_over_limit(lane)
         self._unyielded += 1
 
     def _see(self, lanes: Lanes) -> None:
@@ -220,121 +195,6 @@ class Bus:
                 event_class.__name__,
             )
 
-    def rest(self, lane: Lane) -> None:
-        """A call of `lane`, or a reservation, has ended: see whether it is idle now."""
-        if lane.busy and not (lane.running or lane.queued or lane.reserved):
-            lane.busy = False
-            self.busy_lanes -= 1
-            if not self.busy_lanes and self.idle_watchers:
-                self.on_change()
-
-    def _make_busy(self, lane: Lane) -> None:
-        if not lane.busy:
-            lane.busy = True
-            self.busy_lanes += 1
-
-    # -- waiting for room ------------------------------------------------------------------------------------------
-
-    def _first_full(self, lanes: Lanes, origin: Origin | None, freed: Lane | None = None) -> Lane | None:
-        """The first lane this publish must wait for. Who waits at a lane comes first there, except where room was freed."""
-        for lane in lanes:
-            if (lane.room <= 0 or (lane.waiters and lane is not freed)) and not self._may_pass(lane, origin):
-                return lane
-        return None
-
-    def _may_pass(self, full: Lane, origin: Origin | None) -> bool:
-        """Whether waiting at `full` would close a circle. Raises `BacklogExceeded` if it would and no more may pass."""
-        own = self._lane_of(origin)
-        if own is None or not self._waits_for(full, own):
-            return False
-        if -full.room >= self.max_backlog:
-            raise BacklogExceeded(
-                f"{full.name} has {full.queued:,} events queued: handlers publish to each other in a circle, faster than "
-                f"they handle, and max_backlog={self.max_backlog:,} over queue_size={full.queue_size:,} is reached",
-                handler=full.name,
-                limit=self.max_backlog,
-            )
-        return True
-
-    def _lane_of(self, origin: Origin | None) -> Lane | None:
-        """The lane whose live call publishes. It may be another engine's, as long as it runs in the same thread."""
-        return (
-            origin.lane if origin is not None and origin.live and origin.bus.thread == self.thread else None
-        )
-
-    @staticmethod
-    def _waits_for(start: Lane, target: Lane) -> bool:
-        seen = {start}
-        reached = [start]
-        while reached:
-            lane = reached.pop()
-            if lane is target:
-                return True
-            for waiter in lane.parked:
-                following = waiter.parked_at
-                if waiter.origin is not None and waiter.origin.live and following and following not in seen:
-                    seen.add(following)
-                    reached.append(following)
-        return False
-
-    def _count_over_limit(self, lane: Lane) -> None:
-        lane.over_limit += 1
-        if lane.over_limit == 1:
-            logger.bind(app=lane.app, handler=lane.name, queue_size=lane.queue_size).warning(
-                "{} goes over queue_size={}: waiting for room would never end; logged once, counted as over_limit",
-                lane.name,
-                lane.queue_size,
-            )
-
-    def _park(self, waiter: Waiter, lane: Lane) -> None:
-        waiter.parked_at = lane
-        lane.waiters[waiter] = None
-        lane.allowance = 0
-        own = self._lane_of(waiter.origin)
-        if own is not None:
-            own.parked.add(waiter)
-
-    def _unpark(self, waiter: Waiter) -> None:
-        lane = waiter.parked_at
-        if lane is not None:
-            waiter.parked_at = None
-            del lane.waiters[waiter]
-            lane.renew()
-            if waiter.origin is not None and waiter.origin.lane is not None:
-                waiter.origin.lane.parked.discard(waiter)
-
-    def grant_room(self, lane: Lane) -> None:
-        """Places of `lane` were freed: those who wait for them get them, in order of arrival."""
-        while lane.waiters and lane.room > 0:
-            waiter = next(iter(lane.waiters))
-            self._unpark(waiter)
-            try:
-                full = None
-                if waiter.moves < PATIENCE:
-                    full = self._first_full(waiter.lanes, waiter.origin, freed=lane)
-            except BacklogExceeded as exc:
-                self._refuse(waiter, exc)
-                continue
-            if full is None:
-                self._grant(waiter)
-            else:
-                waiter.moves += 1
-                self._park(waiter, full)
-
-    def _grant(self, waiter: Waiter) -> None:
-        waiter.granted = True
-        waiter.passed = tuple(lane for lane in waiter.lanes if lane.room <= 0)
-        for lane in waiter.lanes:
-            self._make_busy(lane)
-            lane.reserved += 1
-            lane.renew()
-        waiter.notify()
-
-    def _refuse(self, waiter: Waiter, error: Exception) -> None:
-        self._unpark(waiter)
-        waiter.error = error
-        waiter.notify()
-
     # -- opening and closing ---------------------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -345,7 +205,7 @@ class Bus:
         for event in backlog:
             lanes = self.router.lanes_for(type(event))
             for lane in lanes:
-                self._make_busy(lane)
+                self.activity.make_busy(lane)
                 lane.put(event)
             if not lanes:
                 self._nobody_wants(event)
@@ -360,7 +220,7 @@ class Bus:
         self.shut_out()
         for lane in self.router.lanes:
             for waiter in [waiter for waiter in lane.waiters if not self._is_inside(waiter.origin)]:
-                self._refuse(waiter, self._closed())
+                self.room.refuse(waiter, self._closed())
 
     def close(self) -> None:
         """Take nothing more, abandon what is queued, cancel the handlers. May be called again."""
@@ -377,7 +237,7 @@ class Bus:
         # Only now: handlers that wait are cancelled rather than refused, except where they are shielded.
         for lane in self.router.lanes:
             for waiter in list(lane.waiters):
-                self._refuse(waiter, self._closed())
+                self.room.refuse(waiter, self._closed())
 
     def drop_lanes(self) -> None:
         """Forget the handlers: nothing was routed to them yet."""
@@ -388,12 +248,12 @@ class Bus:
     @property
     def is_idle(self) -> bool:
         """Nothing is queued and no handler runs."""
-        return not (self.busy_lanes or self.backlog)
+        return not (self.activity.busy_lanes or self.backlog)
 
     @property
     def is_quiet(self) -> bool:
         """Idle, and no tick runs: nothing can be published from inside any more."""
-        return not self.ticks and self.is_idle
+        return not self.activity.ticks and self.is_idle
 
     def _require_open(self, origin: Origin | None) -> None:
         if self.state is EngineState.RUNNING or (

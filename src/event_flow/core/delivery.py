@@ -39,7 +39,7 @@ class Worker:
                 if batch is None:
                     return
                 if lane.waiters:
-                    self.bus.grant_room(lane)
+                    self.bus.room.grant(lane)
                 call = Origin(self.bus, Kind.CALL, lane)
                 current_origin.set(call)
                 try:
@@ -52,7 +52,7 @@ class Worker:
                 finally:
                     call.live = False
                     lane.running = 0
-                    self.bus.rest(lane)
+                    self.bus.activity.rest(lane)
                 del batch, call  # an idle lane keeps no events alive
 
     async def _call_in_thread(self, batch: Batch) -> None:

@@ -17,8 +17,8 @@ from event_flow.core.bus import Bus
 from event_flow.core.event import Event
 from event_flow.core.exception import EngineClosed
 from event_flow.core.origin import Origin, current_origin
+from event_flow.core.room import Waiter
 from event_flow.core.threads import Threads, lender_of
-from event_flow.core.waiter import Waiter
 
 # Events in one request: enough to make the hop cheap, few enough that other tasks of the loop get their turn.
 REQUEST_SIZE = 1000
@@ -63,7 +63,7 @@ class Inbox:
             self._unanswered.clear()
         for request in requests:
             if request.waiter is not None:
-                self._bus.withdraw(request.waiter)
+                self._bus.room.withdraw(request.waiter)
                 self._return_place(request)
             request.answer.set_exception(_closed())
 
@@ -107,7 +107,7 @@ class Inbox:
             self._unanswered.update(requests)
         for request in requests:
             self._advance(request)
-        self._bus.on_change()
+        self._bus.activity.on_change()
 
     def _advance(self, request: Request) -> None:
         """Publish as much of a request as there is room for."""

@@ -21,7 +21,7 @@ from anyio.lowlevel import checkpoint
 from event_flow.core.event import Event
 
 if TYPE_CHECKING:
-    from event_flow.core.waiter import Waiter
+    from event_flow.core.room import Waiter
 
 Batch = list[Event[Any]]
 

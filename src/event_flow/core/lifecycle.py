@@ -23,6 +23,7 @@ from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
 from event_flow.core.exception import EngineClosed, EngineStateError, WouldDeadlockError
 from event_flow.core.failure import Failures, leaves
+from event_flow.core.hooks import Hook
 from event_flow.core.options import EngineOptions
 from event_flow.core.origin import Kind, current_origin
 from event_flow.core.publishing import Publisher
@@ -30,7 +31,7 @@ from event_flow.core.report import EngineStatistics, ShutdownReport
 from event_flow.core.run import Run
 from event_flow.core.signals import SignalHandlers
 from event_flow.core.state import EngineState
-from event_flow.core.supervision import Hook, Supervisor
+from event_flow.core.supervision import Supervisor
 from event_flow.core.threads import Threads
 
 
@@ -182,13 +183,13 @@ class Lifecycle(Publisher):
         """
         self._require_outside("wait_idle", Kind.CALL, Kind.HOOK)
         bus, inbox = self._bus, self._inbox
-        bus.idle_watchers += 1
+        bus.activity.idle_watchers += 1
         try:
             await self._bell.until(
                 lambda: bus.state is EngineState.STOPPED or (bus.is_idle and inbox.is_empty)
             )
         finally:
-            bus.idle_watchers -= 1
+            bus.activity.idle_watchers -= 1
 
     async def wait_stopped(self) -> ShutdownReport:
         """Wait until the run that is under way, or else the next one, has ended, and return its report; at once if it has.
@@ -239,7 +240,7 @@ class Lifecycle(Publisher):
             self._is_stop_early = False
             bus.state = EngineState.STARTING
             bus.thread = self._thread = get_ident()
-        bus.on_change = self._bell.ring
+        bus.activity.on_change = self._bell.ring
         self._wake = current_wake()
         threads = Threads(self._options.max_threads, self._wake)
         failures = Failures(bus, self._options.on_error)

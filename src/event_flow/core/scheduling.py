@@ -61,7 +61,7 @@ class Schedule:
 
     async def _tick(self) -> None:
         self.ticks += 1
-        self.bus.ticks += 1
+        self.bus.activity.ticks += 1
         origin = Origin(self.bus, Kind.TICK)
         current_origin.set(origin)
         try:
@@ -78,5 +78,5 @@ class Schedule:
         finally:
             origin.live = False
             current_origin.set(None)
-            self.bus.ticks -= 1
-            self.bus.on_change()
+            self.bus.activity.ticks -= 1
+            self.bus.activity.on_change()

@@ -10,8 +10,7 @@ for what it is, an order to end at once, and goes on.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -22,35 +21,13 @@ from loguru import logger
 
 from event_flow.core.backend import NativeTask
 from event_flow.core.branch import Branch
+from event_flow.core.endurance import Endurance, outlive_cancellation
 from event_flow.core.exception import ExitTimeout, StartTimeout, safe_repr
 from event_flow.core.failure import leaves
-from event_flow.core.invoke import invoke
-from event_flow.core.origin import Kind, Origin, current_origin
+from event_flow.core.hooks import Hook, HookCall
 from event_flow.core.report import ShutdownReport, counted
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
-
-Hook = tuple[str, Callable[[], Any]]
-
-# Seconds: what a cancelled hook may take to clean up, and what every remaining hook gets after a second signal. Long
-# enough to close a connection, short enough for somebody who has pressed Ctrl+C twice.
-CLEAN_UP_TIMEOUT = 1.0
-HURRIED_TIMEOUT = 1.0
-
-
-class HookCall:
-    """One hook at work."""
-
-    def __init__(self, name: str, function: Callable[[], Any]) -> None:
-        self.name = name
-        self.function = function
-        # Shielded: what cancels the group around it must not cut it short; the supervisor cancels this very scope.
-        self.scope = CancelScope(shield=True)
-        self.has_begun = False
-        self.is_done = False
-        self.has_succeeded = False
-        self.is_left = False  # the engine has gone on without it
-        self.error: BaseException | None = None
 
 
 class Supervisor:
@@ -66,7 +43,6 @@ class Supervisor:
         self.exit_hooks = exit_hooks
         self.is_stopping = False  # asked to end
         self.is_hard = False  # without the drain
-        self.is_hurried = False  # and with hooks cut short
         self.has_opened = False  # handlers, schedules and tasks were started
         self.is_finished = False
         self.errors: list[Exception] = []
@@ -74,7 +50,7 @@ class Supervisor:
         self.tasks_left: list[str] = []
         self.report: ShutdownReport | None = None  # once nothing runs any more
         self._has_begun = False
-        self._native_cancels = 0
+        self._endurance = Endurance(run.bell, self._end_with_loop)
         self._started: list[Branch] = []
         self._root: TaskGroup
 
@@ -96,15 +72,23 @@ class Supervisor:
 
     def hurry(self) -> None:
         """End in order, without the drain, and give hooks little time."""
-        self.is_hurried = True
+        self._endurance.is_hurried = True
         self.stop_hard()
 
     def fail(self, error: BaseException) -> None:
         """End at once; `error` leaves `run()`."""
+        self._keep(error)
+        self.stop_hard()
+
+    def _keep(self, error: BaseException) -> None:
         if isinstance(error, Exception):
             self.errors.append(error)
         else:
             self.fatal.append(error)
+
+    def _end_with_loop(self) -> None:
+        """Native cancellation is an order to end at once."""
+        self.run.failures.is_loop_ending = True
         self.stop_hard()
 
     async def watch(self, group: TaskGroup, engine: Any, task_status: TaskStatus[Any]) -> None:
@@ -123,39 +107,26 @@ class Supervisor:
         except BaseException:  # cancelled; or Trio raises KeyboardInterrupt in the task of main
             self.stop_hard()
             while not self._has_begun:
-                await self._outlive_cancellation(checkpoint)
+                await outlive_cancellation(checkpoint)
                 if not self._has_begun:
                     # Cancelled natively before its first step, with every task of the loop, it will never take one.
                     group.start_soon(self.drive, name="event-flow supervisor")
-            await self._outlive_cancellation(lambda: self.run.bell.until(lambda: self.is_finished))
+            await outlive_cancellation(lambda: self.run.bell.until(lambda: self.is_finished))
             raise
-
-    @staticmethod
-    async def _outlive_cancellation(wait: Callable[[], Awaitable[object]]) -> None:
-        """Wait to the end, although the task is cancelled: by a scope, and natively any number of times."""
-        while True:
-            try:
-                with CancelScope(shield=True):
-                    await wait()
-            except anyio.get_cancelled_exc_class():
-                continue  # natively, once more; the caller raises the first one again
-            return
 
     def raise_errors(self) -> None:
         """What ends the engine is bare, one error leaves as itself, several as one flat group."""
         if self.fatal:
             for error in (*self.fatal[1:], *self.errors):
-                self._log_lost(error, f"Behind {safe_repr(self.fatal[0])} the engine")
+                # It cannot be raised any more.
+                logger.opt(exception=error).error(
+                    "Behind {} the engine failed: {}", safe_repr(self.fatal[0]), safe_repr(error)
+                )
             raise self.fatal[0]
         if len(self.errors) == 1:
             raise self.errors[0]
         if self.errors:
             raise ExceptionGroup("the engine ended with several errors", list(leaves(self.errors)))
-
-    @staticmethod
-    def _log_lost(error: BaseException, what: str) -> None:
-        """What cannot be raised any more."""
-        logger.opt(exception=error).error("{} failed: {}", what, safe_repr(error))
 
     # -- the life of a run -----------------------------------------------------------------------------------------
 
@@ -168,9 +139,14 @@ class Supervisor:
         try:
             with CancelScope(shield=True):
                 async with anyio.create_task_group() as self._root:
-                    if await self._start():
-                        await self._until(lambda: self.is_stopping)
-                        await self._drain()
+                    try:
+                        if await self._start():
+                            await self._endurance.until(lambda: self.is_stopping)
+                            await self._drain()
+                    except GeneratorExit:
+                        raise  # the loop is gone
+                    except BaseException as exc:  # noqa: BLE001 - a bug of the framework; the hooks run all the same
+                        self.fail(exc)
                     await self._end()
                     self._root.cancel_scope.cancel()
         finally:
@@ -189,14 +165,18 @@ class Supervisor:
                 return False
             self._started.append(branch)
         for branch in self.branches:
-            group = self._root if branch.parent is None else branch.parent.task_group
-            assert group is not None
-            group.start_soon(branch.host, name=branch.name)
-            await self._until(lambda branch=branch: self.is_stopping or branch.task_group is not None)  # type: ignore[misc]
+            await self._host(branch)
             if self.is_stopping:
                 return False
         self._open()
         return True
+
+    async def _host(self, branch: Branch) -> None:
+        """Open the task group of an application, inside of its parent's."""
+        group = self._root if branch.parent is None else branch.parent.task_group
+        assert group is not None
+        group.start_soon(branch.host, name=branch.name)
+        await self._endurance.until(lambda: self.is_stopping or branch.task_group is not None)
 
     def _open(self) -> None:
         """From one moment to the next everything runs."""
@@ -214,7 +194,7 @@ class Supervisor:
         if self.is_hard:
             return
         bus.refuse_outsiders()
-        bus.idle_watchers += 1
+        bus.activity.idle_watchers += 1
         self.run.bell.ring()
         left = sum(lane.queued + lane.running for lane in bus.router.lanes)
         if left:
@@ -223,7 +203,7 @@ class Supervisor:
                 counted(left, "delivery is", "deliveries are"),
                 grace_period,
             )
-        if not await self._until(
+        if not await self._endurance.until(
             lambda: self.is_hard or (bus.is_quiet and self.run.inbox.is_empty), grace_period
         ):
             busy = [lane.name for lane in bus.router.lanes if lane.busy]
@@ -242,9 +222,9 @@ class Supervisor:
 
     async def _end_tasks(self, branch: Branch) -> None:
         branch.cancel()
-        if self._native_cancels:
+        if self._endurance.native_cancels:
             branch.forget_what_never_began()
-        if not await self._within(self.run.options.exit_timeout, lambda: not branch.alive):
+        if not await self._endurance.within(self.run.options.exit_timeout, lambda: not branch.alive):
             for name in branch.alive:
                 self._leave(name)
 
@@ -254,103 +234,37 @@ class Supervisor:
         if self.is_stopping:
             return False
         timeout = self.run.options.start_timeout
-        hook = await self._begin_hook(name, function)
-        if not await self._until(lambda: hook.is_done or self.is_stopping, timeout):
-            self.errors.append(
+        hook = HookCall(name, function, self.run, self._endurance)
+        await hook.begin(self._root)
+        if not await self._endurance.until(lambda: hook.is_done or self.is_stopping, timeout):
+            self._keep(
                 StartTimeout(
                     f"{name} took longer than start_timeout={timeout:g} s", hook=name, timeout=timeout
                 )
             )
-        await self._finish_hook(hook)
+        await self._finish(hook)
         return hook.has_succeeded and not self.errors
 
     async def _run_exit_hook(self, name: str, function: Callable[[], Any]) -> None:
-        timeout = self.run.options.exit_timeout
-        hook = await self._begin_hook(name, function)
-        if not await self._within(timeout, lambda: hook.is_done):
-            timeout = min(timeout, HURRIED_TIMEOUT) if self.is_hurried else timeout
+        hook = HookCall(name, function, self.run, self._endurance)
+        await hook.begin(self._root)
+        if not await self._endurance.within(self.run.options.exit_timeout, lambda: hook.is_done):
+            timeout = self._endurance.limit(self.run.options.exit_timeout)
             error = ExitTimeout(f"{name} took longer than {timeout:g} s", hook=name, timeout=timeout)
-            self.errors.append(error)
+            self._keep(error)
             logger.bind(hook=name).error("{}; it is cancelled", error)
-        await self._finish_hook(hook)
+        await self._finish(hook)
 
-    async def _begin_hook(self, name: str, function: Callable[[], Any]) -> HookCall:
-        hook = HookCall(name, function)
-        while not hook.has_begun:
-            cancels = self._native_cancels
-            self._root.start_soon(self._call_hook, hook, name=name)
-            await self._until(lambda: hook.has_begun or self._native_cancels > cancels)  # noqa: B023
-            # When every task of the loop is cancelled before the first step of this one, it will never take it.
-            await self._outlive_cancellation(checkpoint)
-        return hook
-
-    async def _finish_hook(self, hook: HookCall) -> None:
-        """Wait for a hook that is done, or cancel it and wait a little; then keep its error."""
-        if not hook.is_done:
-            hook.scope.cancel()
-            if not await self._until(lambda: hook.is_done, CLEAN_UP_TIMEOUT):
-                hook.is_left = True
-                self._leave(hook.name)
-        if hook.error is not None and isinstance(hook.error, Exception):
-            self.errors.append(hook.error)
-        elif hook.error is not None:
-            self.fatal.append(hook.error)
-
-    async def _call_hook(self, hook: HookCall) -> None:
-        origin = Origin(self.run.bus, Kind.HOOK)
-        current_origin.set(origin)
-        hook.has_begun = True
-        self.run.bell.ring()
-        try:
-            with hook.scope:
-                # A thread of its own: handlers that never return may hold every other place.
-                await invoke(hook.function, name=hook.name, threads=self.run.threads, own_thread=True)
-                await self.run.failures.forget_cancellation()
-                hook.has_succeeded = True
-        except BaseException as exc:  # noqa: BLE001 - it leaves run(), or was the supervisor's own cancellation
-            hook.error = await self.run.failures.examine(exc, hook.name)
-            if hook.error is None:
-                logger.bind(hook=hook.name).warning("{} was cut short: the event loop ends", hook.name)
-            elif hook.is_left:
-                self._log_lost(hook.error, f"{hook.name}, which was left running,")
-        finally:
-            origin.live = False
-            hook.is_done = True
-            self.run.bell.ring()
+    async def _finish(self, hook: HookCall) -> None:
+        await hook.finish()
+        if hook.is_left:
+            self._leave(hook.name)
+        if hook.error is not None:
+            self._keep(hook.error)
 
     def _leave(self, name: str) -> None:
         self.tasks_left.append(name)
         logger.bind(task=name).error(
-            "{} does not end although it is cancelled; the engine goes on without it", name
+            "{} does not end although it is cancelled; the engine goes on without it, but its end waits for it",
+            name,
         )
-
-    # -- waiting ---------------------------------------------------------------------------------------------------
-
-    async def _within(self, timeout: float, holds: Callable[[], bool]) -> bool:
-        """Wait until `holds()`, for `timeout` seconds, or less in a hurry. Whether it does."""
-        if not self.is_hurried:
-            await self._until(lambda: holds() or self.is_hurried, timeout)
-        if self.is_hurried:
-            await self._until(holds, min(timeout, HURRIED_TIMEOUT))
-        return holds()
-
-    async def _until(self, holds: Callable[[], bool], timeout: float = math.inf) -> bool:
-        """Wait until `holds()`, for `timeout` seconds. Whether it does. Native cancellation is an order to end at once."""
-        try:
-            with anyio.move_on_after(timeout, shield=True) as scope:
-                while not holds():
-                    try:
-                        await self.run.bell.until(holds)
-                    except anyio.get_cancelled_exc_class():
-                        if scope.cancel_called:
-                            raise
-                        self._end_with_loop()
-        except anyio.get_cancelled_exc_class():
-            self._end_with_loop()  # it came together with the timeout
-        return holds()
-
-    def _end_with_loop(self) -> None:
-        self._native_cancels += 1
-        self.run.failures.is_loop_ending = True
-        NativeTask().absorb()
-        self.stop_hard()

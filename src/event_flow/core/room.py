@@ -1,0 +1,178 @@
+"""Room in the lanes: who waits for a place, and who gets it when one is freed.
+
+An event goes into all of its lanes at once or into none. A publish that must wait is parked at *one* full lane and holds
+no place anywhere else; whoever frees room there grants, in order of arrival, a place in all lanes together, or moves it on
+to the next full one. (Holding some places while waiting for others livelocks, and lets a slow handler block events it
+does not want.) Where others keep all of its lanes full it would be moved round for ever: after `PATIENCE` moves it takes
+its places over the limit. A grant is a reservation: the publish that wakes up delivers or, if it was cancelled, gives it
+back.
+
+Lane A *waits for* lane B while a publish made by a live call of A's handler is parked at B. A publish about to be parked
+at a lane from which that relation leads back to its own lane passes over the limit there instead. So the relation never
+closes a circle, and a deadlock would need one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from threading import get_ident
+from typing import Any
+
+from loguru import logger
+
+from event_flow.core.activity import Activity
+from event_flow.core.event import Event
+from event_flow.core.exception import BacklogExceeded
+from event_flow.core.lane import Lane
+from event_flow.core.origin import Origin
+
+# Moves from one full lane to the next before a publish goes over the limit. Rare where lanes are not full all the time, and
+# at a batch a move still a fraction of a second.
+PATIENCE = 100
+
+
+class Waiter:
+    """Parked at one full lane, or granted a place in all of its lanes, or refused with an error.
+
+    `notify` is set by who made it, and called once, when it is granted or refused; it must not publish.
+    """
+
+    __slots__ = ("error", "event", "granted", "lanes", "moves", "notify", "origin", "parked_at", "passed")
+
+    def __init__(self, event: Event[Any], lanes: tuple[Lane, ...], origin: Origin | None) -> None:
+        self.event = event
+        self.lanes = lanes
+        self.origin = origin
+        self.notify: Callable[[], object] = lambda: None
+        self.parked_at: Lane | None = None
+        self.granted = False
+        self.moves = 0  # how often a place was free for it at one lane, and another lane was full
+        self.passed: tuple[Lane, ...] = ()  # lanes where the place granted is one over the limit
+        self.error: Exception | None = None
+
+
+class Room:
+    """The places in all lanes of one run. `max_backlog` events may go over the limit of a lane, where waiting would never end."""
+
+    def __init__(self, activity: Activity, max_backlog: int) -> None:
+        self.activity = activity
+        self.max_backlog = max_backlog
+
+    def first_full(
+        self, lanes: Iterable[Lane], origin: Origin | None, freed: Lane | None = None
+    ) -> Lane | None:
+        """The first lane this publish must wait for. Who waits at a lane comes first there, except where room was freed."""
+        for lane in lanes:
+            if (lane.room <= 0 or (lane.waiters and lane is not freed)) and not self._may_pass(lane, origin):
+                return lane
+        return None
+
+    def _may_pass(self, full: Lane, origin: Origin | None) -> bool:
+        """Whether waiting at `full` would close a circle. Raises `BacklogExceeded` if it would and no more may pass."""
+        own = self._lane_of(origin)
+        if own is None or not self._waits_for(full, own):
+            return False
+        if -full.room >= self.max_backlog:
+            raise BacklogExceeded(
+                f"{full.name} has {full.queued:,} events queued: handlers publish to each other in a circle, faster than "
+                f"they handle, and max_backlog={self.max_backlog:,} over queue_size={full.queue_size:,} is reached",
+                handler=full.name,
+                limit=self.max_backlog,
+            )
+        return True
+
+    @staticmethod
+    def _lane_of(origin: Origin | None) -> Lane | None:
+        """The lane whose live call publishes. It may be another engine's, as long as it runs in the same thread."""
+        return (
+            origin.lane if origin is not None and origin.live and origin.bus.thread == get_ident() else None
+        )
+
+    @staticmethod
+    def _waits_for(start: Lane, target: Lane) -> bool:
+        seen = {start}
+        reached = [start]
+        while reached:
+            lane = reached.pop()
+            if lane is target:
+                return True
+            for waiter in lane.parked:
+                following = waiter.parked_at
+                if waiter.origin is not None and waiter.origin.live and following and following not in seen:
+                    seen.add(following)
+                    reached.append(following)
+        return False
+
+    @staticmethod
+    def count_over_limit(lane: Lane) -> None:
+        """An event was put into `lane` although it was full."""
+        lane.over_limit += 1
+        if lane.over_limit == 1:
+            logger.bind(app=lane.app, handler=lane.name, queue_size=lane.queue_size).warning(
+                "{} goes over queue_size={}: waiting for room would never end; logged once, counted as over_limit",
+                lane.name,
+                lane.queue_size,
+            )
+
+    def park(self, waiter: Waiter, lane: Lane) -> None:
+        """Wait at `lane`, which is full."""
+        waiter.parked_at = lane
+        lane.waiters[waiter] = None
+        lane.allowance = 0
+        own = self._lane_of(waiter.origin)
+        if own is not None:
+            own.parked.add(waiter)
+
+    def _unpark(self, waiter: Waiter) -> None:
+        lane = waiter.parked_at
+        if lane is not None:
+            waiter.parked_at = None
+            del lane.waiters[waiter]
+            lane.renew()
+            if waiter.origin is not None and waiter.origin.lane is not None:
+                waiter.origin.lane.parked.discard(waiter)
+
+    def grant(self, lane: Lane) -> None:
+        """Places of `lane` were freed: those who wait for them get them, in order of arrival."""
+        while lane.waiters and lane.room > 0:
+            waiter = next(iter(lane.waiters))
+            self._unpark(waiter)
+            try:
+                full = None
+                if waiter.moves < PATIENCE:
+                    full = self.first_full(waiter.lanes, waiter.origin, freed=lane)
+            except BacklogExceeded as exc:
+                self.refuse(waiter, exc)
+                continue
+            if full is None:
+                self._reserve(waiter)
+            else:
+                waiter.moves += 1
+                self.park(waiter, full)
+
+    def _reserve(self, waiter: Waiter) -> None:
+        waiter.granted = True
+        waiter.passed = tuple(lane for lane in waiter.lanes if lane.room <= 0)
+        for lane in waiter.lanes:
+            self.activity.make_busy(lane)
+            lane.reserved += 1
+            lane.renew()
+        waiter.notify()
+
+    def refuse(self, waiter: Waiter, error: Exception) -> None:
+        """It waits no more: the publish raises `error`."""
+        self._unpark(waiter)
+        waiter.error = error
+        waiter.notify()
+
+    def withdraw(self, waiter: Waiter) -> None:
+        """The publish is not made: leave the queue, or give the granted places to others."""
+        if waiter.parked_at is not None:
+            self._unpark(waiter)
+        elif waiter.granted:
+            waiter.granted = False
+            for lane in waiter.lanes:
+                lane.reserved -= 1
+            for lane in waiter.lanes:
+                self.grant(lane)
+                self.activity.rest(lane)
