@@ -449,6 +449,9 @@ class Run:
         report = self.engine.report
         assert report is not None
         assert not report.tasks_left
+        assert self.engine._bus.activity.busy_lanes == 0
+        for lane in self.engine._bus.router.lanes:
+            assert not any((lane.queued, lane.running, lane.reserved, lane.waiters, lane.waits_for))
         if self.program.ending is Ending.CANCEL:
             assert self.ended == self.asked_to_end
         else:

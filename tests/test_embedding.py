@@ -825,3 +825,25 @@ async def test_waiting_in_the_loop_of_another_thread_ends_and_harms_nobody(
     assert ended[0] is None or isinstance(ended[0], allowed)
     assert engine.report is not None
     assert engine.report.is_clean
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), SystemExit(3)], ids=repr)
+def test_a_body_that_publishes_does_not_hide_what_the_engine_failed_with(
+    anyio_backend: tuple[str, dict[str, Any]], error: BaseException
+) -> None:
+    """*Design D7*: its `EngineClosed` only follows from that."""
+    engine = AppEngine(on_error="raise")
+
+    @engine.on_event(Ping)
+    async def handle(events: list[Ping]) -> None:
+        raise error
+
+    async def main() -> None:
+        async with engine:
+            while True:
+                await engine.pub_event(Ping(1))
+
+    backend, options = anyio_backend
+    with pytest.raises(type(error)) as caught:
+        anyio.run(main, backend=backend, backend_options=options)
+    assert caught.value is error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from loguru import logger
 
 from event_flow import AppEngine, Application, Event, schedule, task
 
@@ -218,3 +219,38 @@ def test_importing_and_running_neither_adds_nor_removes_a_sink() -> None:
         timeout=50,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "left alone"), done.stderr
+
+
+async def test_the_log_line_of_a_full_queue_comes_when_every_handler_has_the_event() -> None:
+    """Its sink may do anything, for instance raise."""
+    got: dict[str, list[int]] = {"first": [], "second": []}
+    refused: list[int] = []
+
+    def fail(message: str) -> None:
+        if "goes over" in message:
+            raise OSError("disk full")
+
+    engine = AppEngine(queue_size=1, max_batch=1)
+
+    @engine.on_event(Ping)
+    async def first(events: list[Ping]) -> None:
+        got["first"] += [event.data for event in events]
+        for number in range(1, 4) if got["first"] == [0] else ():
+            try:
+                await engine.pub_event(Ping(number))
+            except OSError:
+                refused.append(number)
+
+    @engine.on_event(Ping)
+    async def second(events: list[Ping]) -> None:
+        got["second"] += [event.data for event in events]
+
+    sink = logger.add(fail, catch=False, format="{message}")
+    try:
+        async with engine:
+            await engine.pub_event(Ping(0))
+            await engine.wait_idle()
+    finally:
+        logger.remove(sink)
+    assert got == {"first": [0, 1, 2, 3], "second": [0, 1, 2, 3]}
+    assert refused

@@ -640,6 +640,116 @@ def test_the_engine_ends_while_a_handler_cancels_its_own_task(
     run(main())
 
 
+# Regression: in the very pass in which its lane was closed, run() raised UnexpectedCancellation, or the failure was lost.
+@pytest.mark.parametrize("doing", [cancel_oneself_and_fail, cancel_oneself_and_return])
+@pytest.mark.parametrize("steps", range(12))
+def test_a_handler_cancels_its_own_task_in_any_moment_of_the_end(
+    run: Run[None], doing: Callable[[], Awaitable[None]], steps: int, logs: list[Any]
+) -> None:
+    """*Design D10*: cancellation from outside is raised again; D7: a failure is logged and counted."""
+    failed: list[ValueError] = []
+
+    class Doomed(Application):
+        async def on_ping(self, events: list[Ping]) -> None:
+            await passes(3)
+            try:
+                await doing()
+            except ValueError as exc:
+                failed.append(exc)
+                raise
+
+    async def main() -> None:
+        engine = AppEngine([Doomed()])
+        task = asyncio.create_task(engine.run())
+        await engine.wait_running()
+        await engine.pub_event(Ping(1))
+        await passes(steps)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        report = engine.report
+        assert report is not None
+        assert (report.accepted, report.failed) == (1, len(failed))
+        assert [record.exception for record in logs if record.exception is not None] == failed
+        assert only_this_task()
+
+    run(main())
+
+
+# Regression: the supervisor took the cancellation that came after the hook had returned for the hook's own end.
+@pytest.mark.parametrize("steps", range(10))
+def test_a_start_hook_that_returned_has_its_exit_hook_whatever_comes_then(run: Run[None], steps: int) -> None:
+    """*Design promise 7*."""
+    diary: list[str] = []
+
+    class Starts(Application):
+        async def before_start(self) -> None:
+            await passes(1)
+            await cancel_oneself_and_return()
+            diary.append("started")
+
+        async def exit(self) -> None:
+            diary.append("exit")
+
+    async def main() -> None:
+        task = asyncio.create_task(AppEngine([Starts()]).run())
+        await passes(steps)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert diary in ([], ["started", "exit"])
+
+    run(main())
+
+
+# Regression: it was waited for without end.
+@pytest.mark.parametrize("hook", ["App.before_start", "App.exit"])
+def test_a_hook_whose_task_is_cancelled_before_its_first_step_is_called_all_the_same(
+    run: Run[None], hook: str
+) -> None:
+    diary: list[str] = []
+
+    class App(Application):
+        async def before_start(self) -> None:
+            diary.append("App.before_start")
+
+        async def exit(self) -> None:
+            diary.append("App.exit")
+
+    def cancel_it() -> None:
+        victim = next((each for each in asyncio.all_tasks() if each.get_name() == hook), None)
+        if victim is None:
+            asyncio.get_running_loop().call_soon(cancel_it)
+        else:
+            victim.cancel()
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(cancel_it)
+        async with AppEngine([App()]):
+            await passes(3)
+        assert diary == ["App.before_start", "App.exit"]
+
+    run(main())
+
+
+def test_a_task_left_in_a_loop_that_was_closed_does_not_disturb_the_next_run() -> None:
+    """It waited for the engine, and nobody cancelled it."""
+    engine = AppEngine()
+
+    async def wait_in_vain() -> asyncio.Task[Any]:
+        task = asyncio.create_task(engine.wait_stopped())
+        await passes(3)
+        return task
+
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(wait_in_vain())
+    loop.close()
+    engine.before_start(engine.stop)
+    assert engine.start().is_clean
+    task.get_coro().close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 # Regression: where the schedule, task or hook goes on or returns with the cancellation still pending, the whole application
 # (or engine) is silently cancelled, and the end of it hangs.
 @pytest.mark.parametrize("doing", DOINGS)

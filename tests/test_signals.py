@@ -30,6 +30,11 @@ from event_flow import (
     schedule,
     task,
 )
+from event_flow.core.activity import Activity
+from event_flow.core.bus import Bus
+from event_flow.core.hooks import HookCall
+from event_flow.core.lane import Lane
+from event_flow.core.supervision import Supervisor
 
 PROGRAM = Path(__file__).parent / "programs" / "signalled.py"
 SOURCES = Path(event_flow.__file__).parents[1]
@@ -595,6 +600,118 @@ def test_the_second_signal_is_raised_into_users_code_and_what_that_calls(
         AppEngine([Signalled()]).start(*anyio_backend)
     assert done == ([] if is_torn else [*callers, "handler"])
     assert handlers() == previous
+
+
+@pytest.mark.realtime
+def test_the_second_signal_comes_late_to_a_handler_that_was_calling_code_not_to_be_torn(
+    anyio_backend: Backend, previous: list[Any]
+) -> None:
+    """*Regression*: it was dropped, and a handler that publishes or logs all the time went on for ever."""
+    done.clear()
+    namespace: dict[str, Any] = {"__name__": "event_flow.core.bus", "signal": signal}
+    exec(
+        "def two_signals():\n    for _ in range(2): signal.raise_signal(signal.SIGINT)\n"
+        "def publish():\n    for _ in range(100): pass",
+        namespace,
+    )
+
+    class Hogs(Application):
+        async def before_start(self) -> None:
+            await self.engine.pub_event(Ping(1))
+
+        async def on_ping(self, events: list[Ping]) -> None:
+            namespace["two_signals"]()
+            done.append("not torn")
+            try:
+                while True:
+                    namespace["publish"]()
+            except KeyboardInterrupt:
+                done.append("interrupted")
+                raise
+
+        async def exit(self) -> None:
+            done.append("app exits")
+
+    with pytest.raises(KeyboardInterrupt):
+        AppEngine([Hogs()]).start(*anyio_backend)
+    assert done == ["not torn", "interrupted", "app exits"]
+    assert handlers() == previous
+
+
+# Regression: on Trio it was raised into the supervisor or into the bookkeeping of a lane, and no exit hook ran.
+@pytest.mark.parametrize("way", ["run", "async with", "task group"])
+@pytest.mark.parametrize("moment", ["open", "close", "put", "rest", "hook", "supervisor", "handler"])
+def test_ctrl_c_inside_of_the_engine_s_own_code_tears_nothing(
+    anyio_backend: Backend, monkeypatch: pytest.MonkeyPatch, moment: str, way: str
+) -> None:
+    """*Design promise 7*, in a loop of the user's own, where the signal is the event loop's affair."""
+    diary: list[str] = []
+
+    def interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            if "ctrl+c" not in diary:
+                diary.append("ctrl+c")
+                signal.raise_signal(INT)
+            return function(*args)
+
+        return call
+
+    class App(Application):
+        async def on_ping(self, events: list[Ping]) -> None:
+            if moment == "handler":
+                interrupted(len)(events)
+
+        @task
+        async def publish(self) -> None:
+            for number in range(100):
+                await self.engine.pub_event(Ping(number))
+                await checkpoint()
+            self.engine.stop()
+
+        async def exit(self) -> None:
+            await checkpoint()
+            diary.append("app exits")
+
+    places: dict[str, tuple[type, str]] = {
+        "open": (Bus, "open"),
+        "close": (Lane, "close"),
+        "put": (Lane, "put"),
+        "rest": (Activity, "rest"),
+        "hook": (HookCall, "begin"),
+        "supervisor": (Supervisor, "_open"),
+    }
+    if moment in places:
+        owner, name = places[moment]
+        monkeypatch.setattr(owner, name, interrupted(getattr(owner, name)))
+    engine = AppEngine([App()], queue_size=2)
+
+    @engine.exit
+    async def last() -> None:
+        diary.append("last hook")
+
+    async def main() -> None:
+        if way == "run":
+            await engine.run()
+        elif way == "async with":
+            async with engine:
+                await anyio.sleep(0.1)
+        else:
+            async with anyio.create_task_group() as group:
+                await group.start(engine.run)
+                await anyio.sleep(0.1)
+                engine.stop()
+
+    before = signal.getsignal(INT)
+    signal.signal(INT, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt, BaseExceptionGroup):
+            anyio.run(main, backend=anyio_backend[0], backend_options=anyio_backend[1])
+    finally:
+        signal.signal(INT, before)
+    assert engine.state is EngineState.STOPPED
+    assert engine.report is not None
+    assert [line for line in diary if line != "ctrl+c"] == ["app exits", "last hook"]
+    assert engine.statistics().queued == engine.statistics().running == 0
 
 
 def test_start_in_another_thread_touches_no_signal_handlers(

@@ -1,4 +1,4 @@
-"""The only file that knows which backend runs: waking the loop from elsewhere, and native cancellation.
+"""The only file that knows which backend runs: waking the loop from elsewhere, native cancellation, and Trio's Ctrl+C.
 
 `asyncio` and `trio` are named in no other file of the package, but for the virtual clock of the test kit.
 """
@@ -10,15 +10,18 @@ import importlib.util
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.lowlevel
 
 from event_flow.core.exception import BackendNotInstalled
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+AsyncFunctionT = TypeVar("AsyncFunctionT", bound=Callable[..., Awaitable[Any]])
 
 Wake = Callable[[Callable[[], object]], None]
 
@@ -68,6 +71,44 @@ def wake_on_signals() -> Iterator[None]:
         loop.remove_reader(ours)
         ours.close()
         signalled.close()
+
+
+_uninterrupted: list[Any] = []
+
+
+def uninterrupted(function: FunctionT) -> FunctionT:
+    """Decorator: Trio raises Ctrl+C not inside of it or of what it calls, but at the next checkpoint of its main task.
+
+    Without signal handlers of ours, so in a loop of the user's own, Trio raises it into whatever code is at work: that
+    would tear the engine's bookkeeping, or the one task that still has to call the `exit` hooks. asyncio cancels its main task.
+    """
+    _uninterrupted.append(function)
+    return function
+
+
+def protect_from_interrupts() -> None:
+    """To be called in the loop before anything runs: makes Trio, if it is Trio, know the functions that are `uninterrupted`."""
+    if _is_trio():
+        import trio
+
+        while _uninterrupted:
+            trio.lowlevel.enable_ki_protection(_uninterrupted.pop())
+
+
+def interruptible(function: AsyncFunctionT) -> AsyncFunctionT:
+    """`function` as the uninterrupted may call it: it is the user's code, which may hog the loop until it is interrupted."""
+    if not _is_trio():
+        return function
+    import trio
+
+    async def call(*args: Any) -> Any:
+        return await function(*args)
+
+    return trio.lowlevel.disable_ki_protection(call)  # type: ignore[return-value]
+
+
+def _is_trio() -> bool:
+    return hasattr(anyio.lowlevel.current_token().native_token, "run_sync_soon")
 
 
 def context_of_a_thread() -> Context:

@@ -23,13 +23,16 @@ class Bell:
         """Something may have become true."""
         for event, (holds, thread, wake) in list(self._waiting.items()):
             if holds():
-                if thread == get_ident():
-                    event.set()
-                else:
-                    try:
+                try:
+                    if thread == get_ident():
+                        event.set()
+                    else:
                         wake(event.set)
-                    except LoopGone:
-                        continue
+                except (
+                    LoopGone,
+                    RuntimeError,
+                ):  # the latter from a loop of this thread that was closed under its tasks
+                    continue
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Return at once if `holds()`, else as soon as it does when the bell is rung."""

@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from event_flow.core.annotation import EventClasses
-from event_flow.core.backend import NativeTask
+from event_flow.core.backend import NativeTask, uninterrupted
 from event_flow.core.background import BackgroundTask
 from event_flow.core.declaration import Declarations, method_of
 from event_flow.core.delivery import Worker
@@ -18,6 +18,7 @@ from event_flow.core.failure import is_cancelled_by_scope
 from event_flow.core.lane import Lane
 from event_flow.core.run import Run
 from event_flow.core.scheduling import Schedule
+from event_flow.core.state import EngineState
 
 
 class Branch:
@@ -59,6 +60,7 @@ class Branch:
         self.run.bus.router.add(lane, events)
         self.workers.append(Worker(lane, self.run))
 
+    @uninterrupted
     async def host(self) -> None:
         """Hold the task group open until it is cancelled. To be started in the parent's group."""
         async with anyio.create_task_group() as self.task_group:
@@ -99,6 +101,7 @@ class Branch:
         self.alive[name] = False
         self.task_group.start_soon(self._run, name, live, name=name)
 
+    @uninterrupted
     async def _run(self, name: str, live: Callable[[], Awaitable[None]]) -> None:
         self.alive[name] = True
         try:
@@ -116,8 +119,11 @@ class Branch:
             self.run.bell.ring()
 
     def _cancelled_by_somebody_else(self, name: str, exc: BaseException) -> None:
-        """asyncio's own cancellation: of every task of a loop that ends, or of this one, which is an error."""
-        if not self.run.failures.is_all_cancelled:
+        """asyncio's own cancellation: of every task of a loop that ends, or of this one, which is an error.
+
+        Not at the end, when it was to end in any case: a handler may have cancelled its own task in the very last moment.
+        """
+        if not (self.run.failures.is_all_cancelled or self.run.bus.state is EngineState.STOPPING):
             error = UnexpectedCancellation(f"the task of {name} was cancelled by somebody else")
             error.__cause__ = exc
             self.run.failures.fail(error)

@@ -141,9 +141,9 @@ class Bus:
         for lane in waiter.lanes:
             lane.reserved -= 1
             lane.put(waiter.event)
+        self._unyielded += 1
         for lane in waiter.passed:
             self.room.count_over_limit(lane)
-        self._unyielded += 1
 
     # -- delivering ------------------------------------------------------------------------------------------------
 
@@ -168,11 +168,15 @@ class Bus:
         return True
 
     def _deliver(self, event: Event[Any], lanes: Lanes) -> None:
+        passed = []
         for lane in lanes:
             self.activity.make_busy(lane)
             if lane.put(event) < 0:
-                self.room.count_over_limit(lane)
+                passed.append(lane)
         self._unyielded += 1
+        # Only now: it logs, and a sink of the log may do anything.
+        for lane in passed:
+            self.room.count_over_limit(lane)
 
     def _see(self, lanes: Lanes) -> None:
         """Count the events that went into the open batches of `lanes` since the last look."""
@@ -238,6 +242,7 @@ class Bus:
         for lane in self.router.lanes:
             for waiter in list(lane.waiters):
                 self.room.refuse(waiter, self._closed())
+            self.activity.rest(lane)
 
     def drop_lanes(self) -> None:
         """Forget the handlers: nothing was routed to them yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from event_flow.core.backend import NativeTask
+from event_flow.core.backend import NativeTask, interruptible, uninterrupted
 from event_flow.core.event import ExceptionEvent
 from event_flow.core.failure import is_cancelled_by_scope
 from event_flow.core.invoke import invoke, is_async
@@ -21,7 +21,7 @@ class Worker:
         self.bus = run.bus
         self.threads = run.threads
         self.failures = run.failures
-        self._call = lane.function if is_async(lane.function) else self._call_in_thread
+        self._call = interruptible(lane.function) if is_async(lane.function) else self._call_in_thread
 
     async def work(self) -> None:
         """Live as long as the lane."""
@@ -51,6 +51,7 @@ class Worker:
                     lane.handled += lane.running
                 finally:
                     call.live = False
+                    lane.waits_for.clear()
                     lane.running = 0
                     self.bus.activity.rest(lane)
                 del batch, call  # an idle lane keeps no events alive
@@ -75,6 +76,7 @@ class Worker:
         finally:
             lane.failed += len(batch)
 
+    @uninterrupted
     async def _redeliver(self, failure: ExceptionEvent) -> None:
         for event in failure.events:
             await self.bus.publish(event, (self.lane,))

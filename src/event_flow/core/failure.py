@@ -122,7 +122,12 @@ class Failures:
         is_cancelled = isinstance(exc, anyio.get_cancelled_exc_class())
         if is_cancelled and self.is_all_cancelled and NativeTask().is_being_cancelled():
             return None
-        await self.forget_cancellation()
+        try:
+            await self.forget_cancellation()
+        except anyio.get_cancelled_exc_class():
+            if is_cancelled:
+                raise
+            # The engine ends; the user code has ended before, with what it raised.
         return what_happened(exc, name)
 
     @staticmethod

@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from loguru import logger
 
+from event_flow.core.backend import uninterrupted
 from event_flow.core.endurance import Endurance, outlive_cancellation
 from event_flow.core.exception import safe_repr
 from event_flow.core.invoke import invoke
@@ -43,10 +44,11 @@ class HookCall:
         while not self.has_begun:
             cancels = self.endurance.native_cancels
             group.start_soon(self._call, name=self.name)
+            # A task that is cancelled natively before its first step will never take it; then another one is started.
             await self.endurance.until(
-                lambda: self.has_begun or self.endurance.native_cancels > cancels  # noqa: B023
+                lambda: self.has_begun or self.endurance.native_cancels > cancels,  # noqa: B023
+                CLEAN_UP_TIMEOUT,
             )
-            # When every task of the loop is cancelled before the first step of this one, it will never take it.
             await outlive_cancellation(checkpoint)
 
     async def finish(self) -> None:
@@ -55,7 +57,10 @@ class HookCall:
             self.scope.cancel()
             self.is_left = not await self.endurance.until(lambda: self.is_done, CLEAN_UP_TIMEOUT)
 
+    @uninterrupted
     async def _call(self) -> None:
+        if self.has_begun:
+            return
         origin = Origin(self.run.bus, Kind.HOOK)
         current_origin.set(origin)
         self.has_begun = True
@@ -64,17 +69,21 @@ class HookCall:
             with self.scope:
                 # A thread of its own: handlers that never return may hold every other place.
                 await invoke(self.function, name=self.name, threads=self.run.threads, own_thread=True)
+                self.has_succeeded = True  # whatever cancels what follows
                 await self.run.failures.forget_cancellation()
-                self.has_succeeded = True
         except BaseException as exc:  # noqa: BLE001 - it leaves run(), or was the supervisor's own cancellation
-            self.error = await self.run.failures.examine(exc, self.name)
-            if self.error is None:
-                logger.bind(hook=self.name).warning("{} was cut short: the event loop ends", self.name)
-            elif self.is_left:
-                logger.bind(hook=self.name).opt(exception=self.error).error(
-                    "{}, which was left running, failed: {}", self.name, safe_repr(self.error)
-                )
+            if not self.has_succeeded:
+                await self._fail(exc)
         finally:
             origin.live = False
             self.is_done = True
             self.run.bell.ring()
+
+    async def _fail(self, exc: BaseException) -> None:
+        self.error = await self.run.failures.examine(exc, self.name)
+        if self.error is None:
+            logger.bind(hook=self.name).warning("{} was cut short: the event loop ends", self.name)
+        elif self.is_left:
+            logger.bind(hook=self.name).opt(exception=self.error).error(
+                "{}, which was left running, failed: {}", self.name, safe_repr(self.error)
+            )

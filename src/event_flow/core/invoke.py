@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from event_flow.core.backend import interruptible
 from event_flow.core.threads import Threads
 
 
@@ -30,7 +31,7 @@ async def invoke(
     Raises `TypeError` if a sync function returns an awaitable or a generator: nothing would await it, or run it.
     """
     if is_async(function):
-        return await function(*args)
+        return await interruptible(function)(*args)
     result = await threads.run(name, function, *args, own_thread=own_thread)
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TypeError(f"{name} returned {type(result).__name__}, which nobody runs: use no `yield` in it")

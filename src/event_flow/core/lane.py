@@ -53,7 +53,6 @@ class Lane:
         "name",
         "open",
         "over_limit",
-        "parked",
         "queue_size",
         "receive_stream",
         "reserved",
@@ -62,6 +61,7 @@ class Lane:
         "send_stream",
         "stride",
         "waiters",
+        "waits_for",
     )
 
     def __init__(
@@ -85,7 +85,9 @@ class Lane:
         self.reserved = 0  # places granted to publishes that have not been delivered yet
         self.guarded = True  # every publish takes the slow path: while the engine does not run, or drains
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # publishes parked here, in order of arrival
-        self.parked: set[Waiter] = set()  # publishes of this lane's own handler that are parked anywhere
+        self.waits_for: Counter[Lane] = (
+            Counter()
+        )  # where publishes of the live call of this lane's handler are parked
         self.is_closed = False
         self.busy = False  # something is queued, running or reserved
 

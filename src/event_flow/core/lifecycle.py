@@ -17,7 +17,15 @@ from loguru import logger
 
 from event_flow.core import assembly
 from event_flow.core.annotation import EventClasses
-from event_flow.core.backend import LoopGone, Wake, current_wake, in_event_loop, require_installed
+from event_flow.core.backend import (
+    LoopGone,
+    Wake,
+    current_wake,
+    in_event_loop,
+    protect_from_interrupts,
+    require_installed,
+    uninterrupted,
+)
 from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
@@ -81,6 +89,7 @@ class Lifecycle(Publisher):
         assert self._report is not None
         return self._report
 
+    @uninterrupted
     async def run(self, *, task_status: TaskStatus[Self] = anyio.TASK_STATUS_IGNORED) -> ShutdownReport:
         """Run the engine in the current event loop until `stop()`; return the shutdown report.
 
@@ -110,6 +119,7 @@ class Lifecycle(Publisher):
         assert self._report is not None
         return self._report
 
+    @uninterrupted
     async def __aenter__(self) -> Self:
         """Run the engine beside the body of `async with`. A failure of the engine cancels the body; `stop()` does not."""
         group = anyio.create_task_group()
@@ -122,6 +132,7 @@ class Lifecycle(Publisher):
         self._session = (group, anyio.get_current_task().id)
         return self
 
+    @uninterrupted
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
@@ -137,6 +148,7 @@ class Lifecycle(Publisher):
             )
         return await _leave(group, exc)
 
+    @uninterrupted
     def stop(self) -> None:
         """Ask the engine to end: it takes no more from outside and drains for at most `grace_period`.
 
@@ -231,6 +243,7 @@ class Lifecycle(Publisher):
 
     def _prepare(self) -> Supervisor:
         """Make everything anew for a run."""
+        wake = current_wake()
         with self._beginning:
             self._require_not_running("run")
             before = self.state
@@ -240,9 +253,10 @@ class Lifecycle(Publisher):
             self._is_stop_early = False
             bus.state = EngineState.STARTING
             bus.thread = self._thread = get_ident()
+        protect_from_interrupts()
         bus.activity.on_change = self._bell.ring
-        self._wake = current_wake()
-        threads = Threads(self._options.max_threads, self._wake)
+        self._wake = wake
+        threads = Threads(self._options.max_threads, wake)
         failures = Failures(bus, self._options.on_error)
         run = Run(
             options=self._options,
@@ -258,7 +272,7 @@ class Lifecycle(Publisher):
             self._undo(before)
             raise
         self._supervisor = Supervisor(run, self._branches, tuple(self._before_start), tuple(self._exit))
-        self._inbox.open(self._wake)
+        self._inbox.open(wake)
         if self._is_stop_early:
             self._supervisor.stop()
         return self._supervisor
@@ -280,8 +294,8 @@ class Lifecycle(Publisher):
         run.inbox.close()
         run.threads.close()
         run.failures.summarise()
-        run.bus.state = EngineState.STOPPED
         run.bus.thread = self._thread = self._supervisor = self._wake = None
+        run.bus.state = EngineState.STOPPED  # last: from now on it may be run again, also by another thread
         bound = logger.bind(
             accepted=self._report.accepted,
             handled=self._report.handled,
@@ -289,8 +303,7 @@ class Lifecycle(Publisher):
             abandoned=self._report.abandoned,
         )
         bound.log("DEBUG" if self._report.is_clean else "WARNING", "The engine has stopped: {}", self._report)
-        if supervisor.is_finished:
-            self._bell.ring()
+        self._bell.ring()
 
     async def _run_with_signals(self) -> tuple[BaseException | None, bool]:
         """What `start()` runs. Errors are returned: raised in here, each backend would wrap them differently."""
@@ -329,6 +342,9 @@ async def _leave(group: TaskGroup, exc: BaseException | None) -> bool:
         cancelled, others = raised.split(anyio.get_cancelled_exc_class())
         # Trio keeps a cancellation beside the errors; these win, as they do on asyncio.
         errors = others.exceptions if cancelled is not None and others is not None else raised.exceptions
+    if isinstance(exc, EngineClosed) and len(errors) > 1:
+        # The body published to an engine that had failed already: what that failed with is the error.
+        errors = tuple(error for error in errors if error is not exc)
     if len(errors) == 1:
         if errors[0] is exc:
             return False

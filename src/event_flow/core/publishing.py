@@ -7,6 +7,7 @@ from itertools import groupby
 from threading import get_ident
 from typing import Any
 
+from event_flow.core.backend import uninterrupted
 from event_flow.core.bus import Bus, require_event
 from event_flow.core.event import Event
 from event_flow.core.exception import WrongThreadError
@@ -33,6 +34,7 @@ class Publisher:
         self._routes = bus.router.routes
         self._thread = bus.thread
 
+    @uninterrupted
     async def pub_event(self, event: Event[Any]) -> None:
         """Hand an event to every handler of its class; wait while one of their lanes is full.
 
@@ -67,6 +69,7 @@ class Publisher:
                     return
         await self._bus.publish(event)
 
+    @uninterrupted
     async def pub_events(self, events: Iterable[Event[Any]]) -> None:
         """Publish many events, in order, each as `pub_event` would, but cheaper.
 
@@ -94,6 +97,7 @@ class Publisher:
                 await self._bus.publish(run[done])
                 done += 1
 
+    @uninterrupted
     def pub_event_nowait(self, event: Event[Any]) -> None:
         """Publish an event now, or raise `anyio.WouldBlock` exactly where `pub_event` would wait. Otherwise as `pub_event`."""
         self._bus.publish_nowait(event)

@@ -96,9 +96,8 @@ class Room:
             lane = reached.pop()
             if lane is target:
                 return True
-            for waiter in lane.parked:
-                following = waiter.parked_at
-                if waiter.origin is not None and waiter.origin.live and following and following not in seen:
+            for following in lane.waits_for:
+                if following not in seen:
                     seen.add(following)
                     reached.append(following)
         return False
@@ -121,7 +120,7 @@ class Room:
         lane.allowance = 0
         own = self._lane_of(waiter.origin)
         if own is not None:
-            own.parked.add(waiter)
+            own.waits_for[lane] += 1
 
     def _unpark(self, waiter: Waiter) -> None:
         lane = waiter.parked_at
@@ -129,8 +128,11 @@ class Room:
             waiter.parked_at = None
             del lane.waiters[waiter]
             lane.renew()
-            if waiter.origin is not None and waiter.origin.lane is not None:
-                waiter.origin.lane.parked.discard(waiter)
+            own = self._lane_of(waiter.origin)
+            if own is not None:
+                own.waits_for[lane] -= 1
+                if not own.waits_for[lane]:
+                    del own.waits_for[lane]
 
     def grant(self, lane: Lane) -> None:
         """Places of `lane` were freed: those who wait for them get them, in order of arrival."""

@@ -2,7 +2,7 @@
 
 A handler that hogs the loop would make the second signal wait for it. So that one is raised into it as a
 `KeyboardInterrupt`, but only if the loop has not run since the first, and never into the code of the loop or of Event
-Flow itself, which it would tear.
+Flow itself, which it would tear. Where the handler is just calling such code, a thread knocks until it is not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import threading
+import time
+from _thread import interrupt_main, start_new_thread
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType, TracebackType
@@ -20,6 +22,9 @@ from event_flow.core.backend import LoopGone, Wake, wake_on_signals
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
 NOT_INTO = frozenset({"event_flow", "anyio", "asyncio", "trio", "uvloop", "selectors", "outcome", "loguru"})
+
+# Seconds between two looks at a handler that hogs the loop; somebody who has pressed Ctrl+C twice should not notice.
+KNOCK_INTERVAL = 0.01
 
 _installed: list[SignalHandlers] = []
 
@@ -38,6 +43,11 @@ class SignalHandlers:
         self._wakeup = ExitStack()
         self._received = 0
         self._loop_has_run = True
+        self._knocks_with: signal.Signals | None = (
+            None  # the signal that a knock looks like, while there is somebody to knock
+        )
+        self._is_knock = False
+        self._knocking = threading.Lock()
 
     @property
     def was_hurried(self) -> bool:
@@ -62,12 +72,19 @@ class SignalHandlers:
 
     def restore(self) -> None:
         """Put the handlers back that were there before."""
+        with self._knocking:
+            self._knocks_with = None
+        # A knock that is under way still finds ours: Python handles what is pending before it changes a handler.
         while self._previous:
             number, previous = self._previous.popitem()
             # None: a handler that was not installed from Python; the default is the nearest there is.
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._is_knock and number == self._knocks_with:
+            self._is_knock = False
+            self._interrupt_if_hogged(frame)
+            return
         self._received += 1
         if self._received > 2:
             signal.signal(number, signal.SIG_DFL)
@@ -78,8 +95,26 @@ class SignalHandlers:
             self._wake(self._act)
         except LoopGone:
             raise KeyboardInterrupt from None
-        if self._received == 2 and is_hogged and _is_users(frame):
+        if self._received == 2 and is_hogged:
+            self._interrupt_if_hogged(frame)
+            # One that is not expected to come for real. No Thread: its locks may be held by what was interrupted.
+            self._knocks_with = next(other for other in SIGNALS if other != number)
+            start_new_thread(self._knock, ())
+
+    def _interrupt_if_hogged(self, frame: FrameType | None) -> None:
+        if not self._loop_has_run and _is_users(frame):
+            self._knocks_with = None
             raise KeyboardInterrupt
+
+    def _knock(self) -> None:
+        """In a thread: have the main thread look again, until the loop has run or the user's code was interrupted."""
+        while True:
+            time.sleep(KNOCK_INTERVAL)
+            with self._knocking:
+                if self._loop_has_run or self._knocks_with is None:
+                    return
+                self._is_knock = True
+                interrupt_main(self._knocks_with)
 
     def _act(self) -> None:
         self._loop_has_run = True
@@ -104,6 +139,7 @@ def _is_users(frame: FrameType | None) -> bool:
 def _restore_in_child() -> None:
     """A forked child inherits handlers that would wake its parent's loop."""
     for handlers in _installed:
+        handlers._knocking = threading.Lock()  # a thread that is not in the child may hold it
         handlers.restore()
     _installed.clear()
 

@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 from loguru import logger
 
-from event_flow.core.backend import NativeTask
+from event_flow.core.backend import NativeTask, uninterrupted
 from event_flow.core.branch import Branch
 from event_flow.core.endurance import Endurance, outlive_cancellation
 from event_flow.core.exception import ExitTimeout, StartTimeout, safe_repr
@@ -130,6 +130,7 @@ class Supervisor:
 
     # -- the life of a run -----------------------------------------------------------------------------------------
 
+    @uninterrupted
     async def drive(self) -> None:
         """The supervisor's task, from the first hook to the last."""
         if self._has_begun:
