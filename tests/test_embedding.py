@@ -23,6 +23,7 @@ from event_flow import (
     EngineStateError,
     Event,
     ExitTimeout,
+    OptionError,
     WrongThreadError,
     task,
 )
@@ -847,3 +848,25 @@ def test_a_body_that_publishes_does_not_hide_what_the_engine_failed_with(
     with pytest.raises(type(error)) as caught:
         anyio.run(main, backend=backend, backend_options=options)
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("backend", "options", "message"),
+    [
+        (
+            "uvloop",
+            {},
+            r"backend='uvloop': .*'asyncio' and 'trio'; uvloop is backend_options={'use_uvloop': True}",
+        ),
+        ("curio", {}, r"backend='curio'"),
+        ("asyncio", {"uvloop": True}, r"backend_options={'uvloop': True}: .*debug, loop_factory, use_uvloop"),
+    ],
+)
+def test_a_backend_or_option_there_is_not_is_refused_before_anything_runs(
+    backend: str, options: dict[str, Any], message: str
+) -> None:
+    """anyio ignores options it does not know, and one would believe to run on uvloop."""
+    engine = AppEngine()
+    with pytest.raises(OptionError, match=message):
+        engine.start(backend, options)
+    assert engine.state is EngineState.NEW

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -575,3 +577,38 @@ async def test_stop_from_many_threads_is_one_stop() -> None:
             assert stop.error is None
         assert engine.report is not None
         assert engine.report.handled == 1
+
+
+# Regression: only the first of several that came looked whether there was a loop, and the others hung.
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_loop_that_is_closed_under_the_engine_leaves_no_thread_waiting(
+    monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    """By hand, and with the task of `run()` still pending: only a loop of asyncio can be. Nobody tells the engine."""
+    monkeypatch.setattr("event_flow.core.inbox.LOOK_AFTER", 0.01)
+    app = Collects(is_open=not is_full)
+    engine = AppEngine([app], queue_size=1, max_batch=1)
+    others: list[Foreign] = []
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(engine.run()))
+        await engine.wait_running()
+        if is_full:
+            others.extend(Foreign(engine.pub_event_from_thread, Ping(number)) for number in range(5))
+            await until_parked(engine, 2)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(main())
+    others.append(Foreign(engine.pub_event_from_thread, Ping(6)))
+    loop.close()
+    others.append(Foreign(engine.pub_event_from_thread, Ping(7)))
+    for other in others:
+        other.join()
+    assert {type(other.error) for other in others[-2:]} == {EngineClosed}
+    assert {type(other.error) for other in others} <= {EngineClosed, type(None)}
+    for pending in tasks:
+        pending._log_destroy_pending = False  # type: ignore[attr-defined]
+        with suppress(RuntimeError):
+            pending.get_coro().close()
+    gc.collect()

@@ -225,8 +225,13 @@ def _find(name: str) -> ModuleSpec:
     # Not importlib.util.find_spec: it answers with any module of that name that is already loaded.
     found = (finder.find_spec(name, path) for finder in sys.meta_path)
     spec = next((spec for spec in found if spec is not None), None)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no module named {name!r}" + (f" in {path}" if path else ""), name=name)
+    if spec is None:
+        where = "" if path is None else f" in {path}, from where the package {parent!r} was imported"
+        raise ModuleNotFoundError(f"no module named {name!r}{where}", name=name)
+    if spec.origin is None:
+        raise ModuleNotFoundError(
+            f"{name!r} is a folder without __init__.py, and so without settings", name=name
+        )
     return spec
 
 

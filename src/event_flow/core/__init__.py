@@ -1,7 +1,12 @@
 """The kernel: the way of an event, from `pub_event` to the handler.
 
-In the order it happens: `publishing` (what users call, the fast path) → `bus` (admission and waiting) → `routing` (which
-lanes) → `lane` (the queue of batches) → `delivery` (the handler call) → `failure` (what became of it). Beside it,
-`scheduling` and `background` run ticks and tasks, `supervision` starts and ends everything in order, `lifecycle` is how
-one runs it, and `application` is what users subclass. Imports go down only, in the order of this list from the bottom.
+In the order it happens: `publishing` (what users call, the fast path) → `bus` (admission; from threads through `inbox`) →
+`routing` (which lanes) → `room` (who waits for a place in them) → `lane` (the queue of batches) → `delivery` (the handler
+call: `invoke`, in a thread of `threads` if it is sync) → `failure` (what became of it).
+
+Before that, `decorators`, `annotation` and `declaration` say what a class declares, and `membership` what may be added. Beside
+it, `scheduling` and `background` run ticks and tasks, each application in its `branch`. `assembly` builds all that for one
+`run`; `supervision` starts and ends it in order, with `hooks`, in waits that have `endurance`; `lifecycle` is how one runs
+it, `signals` how one ends it, and `application` what users subclass. Only `backend` knows which event loop there is. Imports
+go down only, from `application` to `event`, and never in a circle.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from event_flow.core import assembly
@@ -123,15 +124,15 @@ class AppEngine(Lifecycle):
     """Runs applications on one bus: routes events to handlers, starts everything in order and ends it in order.
 
     It may run again after it has stopped, also on another backend. Options, all checked at once (`OptionError`, a
-    `ValueError`):
+    `ValueError`); times are seconds or a `timedelta`:
 
     - `queue_size`: events that may wait for one handler before those who publish to it wait too; at least 1.
     - `max_batch`: most events in the list a handler gets; at least 1.
     - `max_backlog`: most events kept before the start, and most that handlers in a circle may pile up over `queue_size`;
       at least 0. Beyond it publishing raises `BacklogExceeded`.
-    - `grace_period`: seconds `stop()` gives handlers to finish what was accepted; at least 0, `math.inf` allowed.
-    - `start_timeout`: seconds for each `before_start` hook; above 0, `math.inf` allowed.
-    - `exit_timeout`: seconds for each `exit` hook, and for the cancelled tasks of each application; above 0, finite.
+    - `grace_period`: what `stop()` gives handlers to finish what was accepted; at least 0, `math.inf` allowed.
+    - `start_timeout`: time for each `before_start` hook; above 0, `math.inf` allowed.
+    - `exit_timeout`: time for each `exit` hook, and for the cancelled tasks of each application; above 0, finite.
     - `on_error`: `"contain"` publishes what fails as `ExceptionEvent`, `"raise"` ends the engine with the first failure.
     - `max_threads`: sync handlers and schedules that run at once; at least 1. Sync tasks and hooks come on top.
     """
@@ -143,9 +144,9 @@ class AppEngine(Lifecycle):
         queue_size: int = 1000,
         max_batch: int = 1000,
         max_backlog: int = 100_000,
-        grace_period: float = 10.0,
-        start_timeout: float = 60.0,
-        exit_timeout: float = 10.0,
+        grace_period: float | timedelta = 10.0,
+        start_timeout: float | timedelta = 60.0,
+        exit_timeout: float | timedelta = 10.0,
         on_error: OnError = "contain",
         max_threads: int = 40,
     ) -> None:

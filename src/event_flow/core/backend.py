@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 import anyio
 import anyio.lowlevel
 
-from event_flow.core.exception import BackendNotInstalled
+from event_flow.core.exception import BackendNotInstalled, OptionError
+
+ASYNCIO_OPTIONS = frozenset({"debug", "loop_factory", "use_uvloop"})
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 AsyncFunctionT = TypeVar("AsyncFunctionT", bound=Callable[..., Awaitable[Any]])
@@ -154,8 +156,20 @@ class NativeTask:
                 self._task.uncancel()
 
 
-def require_installed(backend: str, backend_options: dict[str, Any]) -> None:
-    """Raises `BackendNotInstalled`, with the extra to install, if the backend or uvloop is missing."""
+def require_backend(backend: str, backend_options: dict[str, Any]) -> None:
+    """Raises `OptionError` for a backend there is not, and for options that anyio would silently ignore.
+
+    Raises `BackendNotInstalled`, with the extra to install, if the backend or uvloop is missing.
+    """
+    if backend not in ("asyncio", "trio"):
+        raise OptionError(
+            f"backend={backend!r}: allowed are 'asyncio' and 'trio'; uvloop is backend_options={{'use_uvloop': True}}"
+        )
+    unknown = set(backend_options) - ASYNCIO_OPTIONS
+    if backend == "asyncio" and unknown:
+        raise OptionError(
+            f"backend_options={backend_options!r}: allowed for asyncio are {', '.join(sorted(ASYNCIO_OPTIONS))}"
+        )
     wanted = "trio" if backend == "trio" else "uvloop" if backend_options.get("use_uvloop") else None
     if wanted is not None and importlib.util.find_spec(wanted) is None:
         raise BackendNotInstalled(

@@ -59,7 +59,9 @@ def on_event(*events: type[Event[Any]]) -> Callable[[FunctionT], FunctionT]:
 
     The method takes one list of events and is sync (it runs in a thread) or async. It gets the events of all its classes
     mixed, in the order they were published, at most `max_batch` at a time, each call a list of its own. Stacked
-    decorators add up. Raises `DeclarationError` if no class is given, or something that is no event class.
+    decorators add up. All calls of an async method share one context: a `ContextVar` that one sets the next one sees; a
+    sync one has a copy for each call, and not always the same thread. Raises `DeclarationError` if no class is given, or
+    something that is no event class.
     """
     classes = event_classes(events, "@on_event")
     return lambda function: _attach(function, HandlerMark(events=classes))

@@ -20,6 +20,10 @@ from event_flow.core.origin import Origin, current_origin
 from event_flow.core.room import Waiter
 from event_flow.core.threads import Threads, lender_of
 
+# Seconds that a waiting thread takes for granted that there is still a loop to answer it. Only one that was closed under its
+# tasks, by hand, does not say so itself.
+LOOK_AFTER = 1.0
+
 # Events in one request: enough to make the hop cheap, few enough that other tasks of the loop get their turn.
 REQUEST_SIZE = 1000
 
@@ -56,16 +60,25 @@ class Inbox:
 
     def close(self) -> None:
         """Refuse what is open and what comes later. May be called again."""
+        for request in self._close():
+            if request.waiter is not None:
+                self._bus.room.withdraw(request.waiter)
+                self._return_place(request)
+            request.answer.set_exception(_closed())
+
+    def _abandon(self) -> None:
+        """The loop is gone, and with it all that this could be taken back from: only the threads are left to be told."""
+        for request in self._close():
+            request.answer.set_exception(_closed())
+
+    def _close(self) -> list[Request]:
+        """Close, and return those who wait for an answer, each of them once."""
         with self._lock:
             self._closed = True
             requests = [*self._arrived, *self._unanswered]
             self._arrived.clear()
             self._unanswered.clear()
-        for request in requests:
-            if request.waiter is not None:
-                self._bus.room.withdraw(request.waiter)
-                self._return_place(request)
-            request.answer.set_exception(_closed())
+        return requests
 
     @property
     def is_empty(self) -> bool:
@@ -79,7 +92,7 @@ class Inbox:
             part = events[start : start + REQUEST_SIZE]
             request = Request(part, lender)
             if self._submit(request):
-                request.answer.result()
+                self._wait(request)
 
     def _submit(self, request: Request) -> bool:
         """Returns False if the events are in the backlog already, because nothing runs yet."""
@@ -91,13 +104,26 @@ class Inbox:
                     self._bus.hold(event)
                 return False
             self._arrived.append(request)
-            wake = self._wake if len(self._arrived) == 1 else None
-        if wake is not None:
-            try:
-                wake(self._look)
-            except LoopGone:
-                self.close()
+            is_first = len(self._arrived) == 1
+        if is_first:
+            self._call_in_loop(self._look)
         return True
+
+    def _wait(self, request: Request) -> None:
+        while True:
+            try:
+                request.answer.result(LOOK_AFTER)
+            except TimeoutError:
+                self._call_in_loop(lambda: None)
+            else:
+                return
+
+    def _call_in_loop(self, call: Callable[[], object]) -> None:
+        assert self._wake is not None
+        try:
+            self._wake(call)
+        except LoopGone:
+            self._abandon()
 
     def _look(self) -> None:
         """On the loop: publish what has arrived."""
@@ -127,14 +153,7 @@ class Inbox:
     def _later(self, request: Request) -> Callable[[], None]:
         """A waiter is notified while others are being looked at; so its turn comes in the next pass of the loop."""
 
-        def notify() -> None:
-            try:
-                if self._wake is not None:
-                    self._wake(lambda: self._resume(request))
-            except LoopGone:
-                self.close()
-
-        return notify
+        return lambda: self._call_in_loop(lambda: self._resume(request))
 
     def _resume(self, request: Request) -> None:
         if request not in self._unanswered or request.waiter is None:

@@ -23,14 +23,14 @@ from event_flow.core.backend import (
     current_wake,
     in_event_loop,
     protect_from_interrupts,
-    require_installed,
+    require_backend,
     uninterrupted,
 )
 from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
 from event_flow.core.exception import EngineClosed, EngineStateError, WouldDeadlockError
-from event_flow.core.failure import Failures, leaves
+from event_flow.core.failure import Failures, leave_group
 from event_flow.core.hooks import Hook
 from event_flow.core.options import EngineOptions
 from event_flow.core.origin import Kind, current_origin
@@ -71,8 +71,9 @@ class Lifecycle(Publisher):
 
         `backend` is `"asyncio"` or `"trio"`; `backend_options` go to `anyio.run` (`{"use_uvloop": True}`). In the main
         thread the first signal drains; the second ends at once and raises `KeyboardInterrupt`; the third ends the process.
-        Raises `EngineStateError` inside a running loop or while the engine runs, `BackendNotInstalled` (an
-        `ImportError`), and what `run()` raises.
+        In any other thread it leaves signals alone. Raises `EngineStateError` inside a running loop or while the engine
+        runs, `OptionError` (a `ValueError`) for another backend or option, `BackendNotInstalled` (an `ImportError`), and
+        what `run()` raises.
         """
         options = dict(backend_options or {})
         if in_event_loop():
@@ -80,7 +81,7 @@ class Lifecycle(Publisher):
                 "start() makes its own event loop; inside a running one, `await engine.run()` instead"
             )
         self._require_not_running("start")
-        require_installed(backend, options)
+        require_backend(backend, options)
         error, hurried = anyio.run(self._run_with_signals, backend=backend, backend_options=options)
         if hurried and not isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt from error
@@ -127,7 +128,7 @@ class Lifecycle(Publisher):
         try:
             await group.start(self.run)
         except BaseException as exc:
-            await _leave(group, exc)
+            await leave_group(group, exc)
             raise
         self._session = (group, anyio.get_current_task().id)
         return self
@@ -146,7 +147,7 @@ class Lifecycle(Publisher):
                 "`async with engine` must end in the task it began in; fixtures of pytest-asyncio and generators that are "
                 "closed elsewhere do not: use anyio's pytest plugin, or `await task_group.start(engine.run)`"
             )
-        return await _leave(group, exc)
+        return await leave_group(group, exc)
 
     @uninterrupted
     def stop(self) -> None:
@@ -330,23 +331,3 @@ class Lifecycle(Publisher):
             raise WouldDeadlockError(
                 f"{what}() inside a {origin.kind.value} would wait for that {origin.kind.value} itself"
             )
-
-
-async def _leave(group: TaskGroup, exc: BaseException | None) -> bool:
-    """Exit a task group that holds one engine: one error leaves as itself, several as one flat group."""
-    try:
-        return bool(
-            await group.__aexit__(type(exc) if exc else None, exc, exc.__traceback__ if exc else None)
-        )
-    except BaseExceptionGroup as raised:
-        cancelled, others = raised.split(anyio.get_cancelled_exc_class())
-        # Trio keeps a cancellation beside the errors; these win, as they do on asyncio.
-        errors = others.exceptions if cancelled is not None and others is not None else raised.exceptions
-    if isinstance(exc, EngineClosed) and len(errors) > 1:
-        # The body published to an engine that had failed already: what that failed with is the error.
-        errors = tuple(error for error in errors if error is not exc)
-    if len(errors) == 1:
-        if errors[0] is exc:
-            return False
-        raise errors[0]
-    raise BaseExceptionGroup("the body and the engine ended with errors", list(leaves(errors)))
