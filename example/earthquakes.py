@@ -208,7 +208,7 @@ class Progress(Application):
         self.alerts += len(events)
         for event in events:
             quake = event.data
-            show(f"{quake.time:{MINUTE}}{'':26}", ALERT.format(f"M {quake.magnitude:.1f}  {quake.place}"))
+            show(f"{quake.time:{MINUTE}} ", ALERT.format(f"M {quake.magnitude:.1f}  {quake.place}"))
 
     async def on_stored(self, events: list[StoredEvent]) -> None:
         self.stored += sum(event.data for event in events)
@@ -256,10 +256,12 @@ def summarise(replay: Replay, progress: Progress, rows: int) -> bool:
     found = Tally(hours=progress.hours, alerts=progress.alerts, stored=rows)
     agree = found == expected and progress.stored == rows
     show()
+    source = "in the file"
     if len(replayed) < len(quakes):
         show(f"Stopped after {len(replayed):,} of {len(quakes):,} earthquakes.")
+        source = "replayed"
     show("            events  alerts  stored")
-    show(f"in the file {expected}")
+    show(f"{source:11} {expected}")
     show(f"the engine  {found}  {'agrees' if agree else 'DISAGREES'}")
     show(f"skipped {len(replay.records) - len(quakes):,} records without time or magnitude")
     if found.hours:
@@ -278,7 +280,7 @@ def seconds(text: str) -> float:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--backend", choices=BACKENDS, default="asyncio")
-    parser.add_argument("--seconds", type=seconds, default=20.0, help="how long the replay takes (20)")
+    parser.add_argument("--seconds", type=seconds, default=18.0, help="how long the replay takes (18)")
     parser.add_argument("--feed", type=Path, default=FEED, help="GeoJSON of the USGS (example/data)")
     parser.add_argument("--database", type=Path, help="SQLite; the table earthquakes is replaced (temporary)")
     return parser.parse_args()
@@ -300,7 +302,9 @@ def demo(options: argparse.Namespace, database: Path) -> int:
 
 def main() -> int:
     options = arguments()
-    logger.configure(handlers=[{"sink": sys.stderr, "level": "WARNING"}])
+    logger.configure(
+        handlers=[{"sink": sys.stderr, "level": "WARNING", "backtrace": False, "diagnose": False}]
+    )
     reason: object
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -311,6 +315,10 @@ def main() -> int:
         status, reason = 1, f"the database fails: {exc}"
     except KeyboardInterrupt:
         status, reason = 130, "stopped at once"
+    except BrokenPipeError:
+        # Python writes what is left at its exit, and would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status, reason = 141, "nobody reads on"
     print(f"earthquakes: {reason}", file=sys.stderr)
     return status
 

@@ -200,7 +200,10 @@ class Failures:
         self._mention(name, app, skipped)
         if in_full:
             shown = safe_repr(error)
-            bound = logger.bind(app=app, handler=name, events=len(events)).opt(exception=error)
+            # A strict engine raises it, with its traceback.
+            bound = logger.bind(app=app, handler=name, events=len(events)).opt(
+                exception=None if self.is_strict else error
+            )
             if events:
                 bound.error("{} failed with {}: {}", name, counted(len(events), "event"), shown)
             else:
