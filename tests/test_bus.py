@@ -284,7 +284,7 @@ async def test_a_call_that_has_ended_waits_for_nothing(desk: Desk) -> None:
     desk.open()
     call_a, call_b = await desk.take(first), await desk.take(second)
     desk.publish("left behind", B(0), call_a)
-    call_a.live = False
+    call_a.end()
     desk.publish("waits", A(1), call_b)
     desk.publish("own lane", A(2), call_a)
     assert (first.over_limit, second.over_limit) == (0, 0)

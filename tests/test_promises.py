@@ -645,7 +645,7 @@ class Admission(RuleBasedStateMachine):
         if model.call is None:
             return False
         model.lane.handled += model.lane.running
-        model.call.live = False
+        model.call.end()
         model.call = None
         model.lane.running = 0
         self.bus.activity.rest(model.lane)

@@ -50,8 +50,7 @@ class Worker:
                 else:
                     lane.handled += lane.running
                 finally:
-                    call.live = False
-                    lane.waits_for.clear()
+                    call.end()
                     lane.running = 0
                     self.bus.activity.rest(lane)
                 del batch, call  # an idle lane keeps no events alive

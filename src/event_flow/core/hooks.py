@@ -75,7 +75,7 @@ class HookCall:
             if not self.has_succeeded:
                 await self._fail(exc)
         finally:
-            origin.live = False
+            origin.end()
             self.is_done = True
             self.run.bell.ring()
 

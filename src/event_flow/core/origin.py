@@ -34,5 +34,11 @@ class Origin:
         self.lane = lane
         self.live = True
 
+    def end(self) -> None:
+        """The call has ended; nobody need wait for what it left behind."""
+        self.live = False
+        if self.lane is not None:
+            self.lane.waits_for.clear()
+
 
 current_origin: ContextVar[Origin | None] = ContextVar("event_flow_origin", default=None)

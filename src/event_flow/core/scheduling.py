@@ -76,7 +76,7 @@ class Schedule:
             self.failed += 1
             await self.failures.contain(error, name=self.name, app=self.app)
         finally:
-            origin.live = False
+            origin.end()
             current_origin.set(None)
             self.bus.activity.ticks -= 1
             self.bus.activity.on_change()
