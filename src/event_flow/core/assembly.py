@@ -49,7 +49,7 @@ def grow(
     def add(app: Node, parent: Branch | None) -> None:
         branch = Branch(names.give(app.name or type(app).__name__), parent, run)
         branch.before_start, branch.exit = app._overridden("before_start"), app._overridden("exit")
-        branch.add_declared(declarations_of(type(app)), app)  # type: ignore[arg-type]
+        branch.add_declared(declarations_of(type(app)), app)
         branches.append(branch)
         for child in app._sub_apps:
             add(child, branch)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import signal
 import socket
@@ -23,7 +24,6 @@ from event_flow.core.exception import BackendNotInstalled, OptionError
 ASYNCIO_OPTIONS = frozenset({"debug", "loop_factory", "use_uvloop"})
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-AsyncFunctionT = TypeVar("AsyncFunctionT", bound=Callable[..., Awaitable[Any]])
 
 Wake = Callable[[Callable[[], object]], None]
 
@@ -88,25 +88,23 @@ def uninterrupted(function: FunctionT) -> FunctionT:
     return function
 
 
+def interruptible(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """`function` as the uninterrupted may call it: it is the user's code, which may hog the loop until it is interrupted."""
+    return functools.partial(_call_interruptibly, function) if _is_trio() else function
+
+
+async def _call_interruptibly(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    return await function(*args)
+
+
 def protect_from_interrupts() -> None:
-    """To be called in the loop before anything runs: makes Trio, if it is Trio, know the functions that are `uninterrupted`."""
+    """To be called in the loop before anything runs: makes Trio, if it is Trio, know all of these. It may be told again."""
     if _is_trio():
         import trio
 
-        while _uninterrupted:
-            trio.lowlevel.enable_ki_protection(_uninterrupted.pop())
-
-
-def interruptible(function: AsyncFunctionT) -> AsyncFunctionT:
-    """`function` as the uninterrupted may call it: it is the user's code, which may hog the loop until it is interrupted."""
-    if not _is_trio():
-        return function
-    import trio
-
-    async def call(*args: Any) -> Any:
-        return await function(*args)
-
-    return trio.lowlevel.disable_ki_protection(call)  # type: ignore[return-value]
+        for function in _uninterrupted:
+            trio.lowlevel.enable_ki_protection(function)
+        trio.lowlevel.disable_ki_protection(_call_interruptibly)
 
 
 def _is_trio() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import get_ident
 
 import anyio
@@ -23,16 +24,12 @@ class Bell:
         """Something may have become true."""
         for event, (holds, thread, wake) in list(self._waiting.items()):
             if holds():
-                try:
+                # RuntimeError: a loop of this thread was closed under its tasks.
+                with suppress(LoopGone, RuntimeError):
                     if thread == get_ident():
                         event.set()
                     else:
                         wake(event.set)
-                except (
-                    LoopGone,
-                    RuntimeError,
-                ):  # the latter from a loop of this thread that was closed under its tasks
-                    continue
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Return at once if `holds()`, else as soon as it does when the bell is rung."""

@@ -62,7 +62,9 @@ class Branch:
 
     @uninterrupted
     async def host(self) -> None:
-        """Hold the task group open until it is cancelled. To be started in the parent's group."""
+        """Hold the task group open until it is cancelled. To be started in the parent's group; a second time does nothing."""
+        if self.task_group is not None:
+            return
         async with anyio.create_task_group() as self.task_group:
             self.run.bell.ring()
             while True:

@@ -6,7 +6,6 @@ the publish waits for room in them (`room`); from `stop()` on only handlers at w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
@@ -19,6 +18,7 @@ from event_flow.core.event import Event
 from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError, safe_repr
 from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
+from event_flow.core.report import ShutdownReport
 from event_flow.core.room import Room, Waiter
 from event_flow.core.routing import Lanes, Router
 from event_flow.core.state import EngineState
@@ -34,19 +34,17 @@ def require_event(event: object) -> None:
 
 
 class Bus:
-    """Everything published in one run of an engine, from admission to the end of its delivery.
+    """Everything published in one run of an engine, from admission to the end of its delivery."""
 
-    `on_change` is called when the bus may have become idle or quiet.
-    """
-
-    def __init__(self, *, max_backlog: int, on_change: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, *, max_backlog: int) -> None:
         self.state = EngineState.NEW
         self.thread: int | None = None  # the loop's, once there is one
         self.router = Router()
-        self.activity = Activity(on_change)
+        self.activity = Activity()
         self.room = Room(self.activity, max_backlog)
         self.backlog: list[Event[Any]] = []  # published before the handlers run
         self.unhandled = 0
+        self.report: ShutdownReport | None = None  # what became of it all, once everything has ended
         self._unyielded = 0  # events published, as far as known, since the last checkpoint
         self._unhandled_classes: set[type] = set()
 
@@ -147,8 +145,11 @@ class Bus:
 
     # -- delivering ------------------------------------------------------------------------------------------------
 
-    def wake(self, event: Event[Any], lane: Lane) -> bool:
-        """Give a lane whose worker waits its first event, if it takes it from anybody. Else False."""
+    def deliver_to_idle(self, event: Event[Any], lane: Lane) -> bool:
+        """Deliver to a lane whose worker waits, if it takes it from anybody. Else False.
+
+        Nothing is queued there; so unless a place is reserved there is room, and nobody waits for it.
+        """
         if lane.guarded or lane.reserved or self._unyielded >= YIELD_AFTER:
             return False
         self._unyielded += 1
@@ -253,12 +254,12 @@ class Bus:
     @property
     def is_idle(self) -> bool:
         """Nothing is queued and no handler runs."""
-        return not (self.activity.busy_lanes or self.backlog)
+        return self.activity.is_idle and not self.backlog
 
     @property
     def is_quiet(self) -> bool:
         """Idle, and no tick runs: nothing can be published from inside any more."""
-        return not self.activity.ticks and self.is_idle
+        return self.activity.is_quiet and not self.backlog
 
     def _require_open(self, origin: Origin | None) -> None:
         if self.state is EngineState.RUNNING or (

@@ -58,11 +58,15 @@ class DeclaringMeta(ABCMeta):
             cls._declarations: Declarations | Sequence[FrameType] = _collect(cls, frames)
         except UnresolvedError:
             # Kept until the application is added: a name that a function around it defines later is found then.
-            cls._declarations = _frames_around(cls, frames)
+            cls._declarations = _frames_needed(cls, frames)
 
 
-def declarations_of(cls: DeclaringMeta) -> Declarations:
-    """What `cls` declares. Raises `DeclarationError` that names class, method and annotation if one is unresolvable."""
+def declarations_of(cls: type) -> Declarations:
+    """What an application class declares.
+
+    Raises `DeclarationError` that names class, method and annotation if one cannot be resolved.
+    """
+    assert isinstance(cls, DeclaringMeta)
     try:
         return _declarations_of(cls)
     except UnresolvedError as exc:
@@ -91,9 +95,10 @@ def _collect(cls: type, frames: Sequence[FrameType]) -> Declarations:
         if not marks:
             if not name.startswith("on_"):
                 continue
-            if events := _conventional_events(cls, name, frames):
+            events, is_near_miss = _convention(cls, name, frames)
+            if events:
                 handlers[name] = events
-            elif _takes_one_event(cls, name, frames):
+            elif is_near_miss:
                 near_misses.append(name)
         elif len({type(mark) for mark in marks}) > 1:
             raise DeclarationError(f"{cls.__name__}.{name} has marks of two kinds: it can be one thing only")
@@ -125,40 +130,33 @@ def _marks(cls: type, name: str) -> tuple[Mark, ...]:
     return next((marks for _, raw in _definitions(cls, name) if (marks := marks_of(raw))), ())
 
 
-def _conventional_events(cls: type, name: str, frames: Sequence[FrameType]) -> EventClasses | None:
+def _convention(cls: type, name: str, frames: Sequence[FrameType]) -> tuple[EventClasses | None, bool]:
+    """The event classes that the one parameter lists, if it does; and whether it takes one event where a list is meant."""
     for owner, raw in _definitions(cls, name):
-        inherited = _inherited_events(cls, name, raw)
-        if inherited is not None:
-            return inherited
+        base = _declarations_of_a_base(cls, name, raw)
+        if base is not None:
+            return base.handlers.get(name), name in base.near_misses
         parameter, function = _parameter(raw)
         if parameter is None:
-            return None
+            break
         if parameter.annotation is not inspect.Parameter.empty:
             signature = Signature(f"{cls.__name__}.{name}", function, owner, frames)
-            return signature.listed_events(parameter.annotation)
-    return None
+            return signature.listed_events(parameter.annotation), bool(signature.events(parameter.annotation))
+    return None, False
 
 
-def _takes_one_event(cls: type, name: str, frames: Sequence[FrameType]) -> bool:
-    owner, raw = next(_definitions(cls, name), (cls, None))
-    parameter, function = _parameter(raw)
-    if parameter is None or parameter.annotation is inspect.Parameter.empty:
-        return False
-    return bool(Signature(f"{cls.__name__}.{name}", function, owner, frames).events(parameter.annotation))
-
-
-def _inherited_events(cls: type, name: str, raw: Any) -> EventClasses | None:
-    """What a base class, with the names around its own class statement, made of the same definition; () for no handler."""
+def _declarations_of_a_base(cls: type, name: str, raw: Any) -> Declarations | None:
+    """Those of a base class that has the same definition, and knew the names around its own class statement."""
     for base in cls.__mro__[1:]:
         if isinstance(base, DeclaringMeta) and next(_definitions(base, name), (None, None))[1] is raw:
             try:
-                return _declarations_of(base).handlers.get(name, ())
+                return _declarations_of(base)
             except UnresolvedError:
                 continue
     return None
 
 
-def _frames_around(cls: type, frames: Sequence[FrameType]) -> Sequence[FrameType]:
+def _frames_needed(cls: type, frames: Sequence[FrameType]) -> Sequence[FrameType]:
     functions = [
         _innermost(_target(raw)[0])
         for name in dir(cls)

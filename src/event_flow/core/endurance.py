@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio import CancelScope
+from anyio.lowlevel import checkpoint
 
 from event_flow.core.backend import NativeTask
 from event_flow.core.bell import Bell
@@ -18,6 +19,10 @@ from event_flow.core.bell import Bell
 # Seconds: what every remaining wait that has a limit gets after a second signal. Long enough to close a connection, short
 # enough for somebody who has pressed Ctrl+C twice.
 HURRIED_TIMEOUT = 1.0
+
+# Seconds for the first step of a task, which is due in the next pass of the loop. Only one that somebody else cancelled
+# before takes longer, and for ever.
+FIRST_STEP_TIMEOUT = 1.0
 
 
 class Endurance:
@@ -51,6 +56,17 @@ class Endurance:
         if self.is_hurried:
             await self.until(holds, self.limit(timeout))
         return holds()
+
+    async def first_step(self, start: Callable[[], object], has_begun: Callable[[], bool]) -> None:
+        """Start a task and wait for its first step. One that is cancelled natively before will never take it: start another."""
+        while not has_begun():
+            cancels = self.native_cancels
+            start()
+            await self.until(
+                lambda: has_begun() or self.native_cancels > cancels,  # noqa: B023
+                FIRST_STEP_TIMEOUT,
+            )
+            await outlive_cancellation(checkpoint)
 
     def limit(self, timeout: float) -> float:
         """The timeout as it is in force."""

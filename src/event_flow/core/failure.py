@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from loguru import logger
 
@@ -70,26 +69,6 @@ def leaves(errors: Iterable[ErrorT]) -> Iterator[ErrorT]:
             yield from leaves(error.exceptions)  # type: ignore[misc]  # a group of Exceptions holds only such
         else:
             yield error
-
-
-async def leave_group(group: TaskGroup, exc: BaseException | None) -> bool:
-    """Exit a task group that holds one engine: one error leaves as itself, several as one flat group."""
-    try:
-        return bool(
-            await group.__aexit__(type(exc) if exc else None, exc, exc.__traceback__ if exc else None)
-        )
-    except BaseExceptionGroup as raised:
-        cancelled, others = raised.split(anyio.get_cancelled_exc_class())
-        # Trio keeps a cancellation beside the errors; these win, as they do on asyncio.
-        errors = others.exceptions if cancelled is not None and others is not None else raised.exceptions
-    if isinstance(exc, EngineClosed) and len(errors) > 1:
-        # The body published to an engine that had failed already: what that failed with is the error.
-        errors = tuple(error for error in errors if error is not exc)
-    if len(errors) == 1:
-        if errors[0] is exc:
-            return False
-        raise errors[0]
-    raise BaseExceptionGroup("the body and the engine ended with errors", list(leaves(errors)))
 
 
 def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:

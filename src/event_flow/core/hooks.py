@@ -7,11 +7,10 @@ from typing import Any
 
 from anyio import CancelScope
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
 from loguru import logger
 
 from event_flow.core.backend import uninterrupted
-from event_flow.core.endurance import Endurance, outlive_cancellation
+from event_flow.core.endurance import Endurance
 from event_flow.core.exception import safe_repr
 from event_flow.core.invoke import invoke
 from event_flow.core.origin import Kind, Origin, current_origin
@@ -41,15 +40,9 @@ class HookCall:
 
     async def begin(self, group: TaskGroup) -> None:
         """Start it in `group` and wait for its first step."""
-        while not self.has_begun:
-            cancels = self.endurance.native_cancels
-            group.start_soon(self._call, name=self.name)
-            # A task that is cancelled natively before its first step will never take it; then another one is started.
-            await self.endurance.until(
-                lambda: self.has_begun or self.endurance.native_cancels > cancels,  # noqa: B023
-                CLEAN_UP_TIMEOUT,
-            )
-            await outlive_cancellation(checkpoint)
+        await self.endurance.first_step(
+            lambda: group.start_soon(self._call, name=self.name), lambda: self.has_begun
+        )
 
     async def finish(self) -> None:
         """If it is not done, cancel it and wait a little."""

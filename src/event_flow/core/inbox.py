@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 
@@ -18,10 +18,10 @@ from event_flow.core.event import Event
 from event_flow.core.exception import EngineClosed
 from event_flow.core.origin import Origin, current_origin
 from event_flow.core.room import Waiter
-from event_flow.core.threads import Threads, lender_of
+from event_flow.core.threads import lender_of
 
-# Seconds that a waiting thread takes for granted that there is still a loop to answer it. Only one that was closed under its
-# tasks, by hand, does not say so itself.
+# Seconds that a waiting thread takes for granted that there is still a loop to answer it. The only thing here that is looked at
+# now and then: a loop that is closed by hand, under its tasks, tells nobody.
 LOOK_AFTER = 1.0
 
 # Events in one request: enough to make the hop cheap, few enough that other tasks of the loop get their turn.
@@ -31,12 +31,11 @@ REQUEST_SIZE = 1000
 class Request:
     """Some events that one thread publishes, one after the other; the thread waits for `answer`."""
 
-    def __init__(self, events: Sequence[Event[Any]], lender: Threads | None) -> None:
+    def __init__(self, events: Sequence[Event[Any]]) -> None:
         self.events = events
         self.origin: Origin | None = current_origin.get()
-        self.lender = (
-            lender  # whose place the thread holds, and lends while it waits; it may be another engine's
-        )
+        # Whose place the thread holds, and lends while it waits. It may be another engine's.
+        self.lender = lender_of(threading.current_thread())
         self.answer: Future[None] = Future()
         self.waiter: Waiter | None = None
         self.next = 0
@@ -87,10 +86,9 @@ class Inbox:
 
     def publish(self, events: Sequence[Event[Any]]) -> None:
         """Publish from another thread, waiting until all `events` are delivered. Raises what `pub_event` would."""
-        lender = lender_of(threading.current_thread())
         for start in range(0, len(events), REQUEST_SIZE):
             part = events[start : start + REQUEST_SIZE]
-            request = Request(part, lender)
+            request = Request(part)
             if self._submit(request):
                 self._wait(request)
 
@@ -110,13 +108,11 @@ class Inbox:
         return True
 
     def _wait(self, request: Request) -> None:
-        while True:
-            try:
-                request.answer.result(LOOK_AFTER)
-            except TimeoutError:
+        while not request.answer.done():
+            wait([request.answer], LOOK_AFTER)
+            if not request.answer.done():
                 self._call_in_loop(lambda: None)
-            else:
-                return
+        request.answer.result()
 
     def _call_in_loop(self, call: Callable[[], object]) -> None:
         assert self._wake is not None

@@ -30,8 +30,9 @@ from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
 from event_flow.core.exception import EngineClosed, EngineStateError, WouldDeadlockError
-from event_flow.core.failure import Failures, leave_group
+from event_flow.core.failure import Failures, leaves
 from event_flow.core.hooks import Hook
+from event_flow.core.membership import Node
 from event_flow.core.options import EngineOptions
 from event_flow.core.origin import Kind, current_origin
 from event_flow.core.publishing import Publisher
@@ -48,7 +49,7 @@ class Lifecycle(Publisher):
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
-        self._apps: list[Any] = []
+        self._apps: list[Node] = []
         self._functions: dict[object, tuple[Callable[..., Any], EventClasses]] = {}
         self._before_start: list[Hook] = []
         self._exit: list[Hook] = []
@@ -82,13 +83,13 @@ class Lifecycle(Publisher):
             )
         self._require_not_running("start")
         require_backend(backend, options)
-        error, hurried = anyio.run(self._run_with_signals, backend=backend, backend_options=options)
+        outcome, hurried = anyio.run(self._run_with_signals, backend=backend, backend_options=options)
+        error = outcome if isinstance(outcome, BaseException) else None
         if hurried and not isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt from error
-        if error is not None:
-            raise error
-        assert self._report is not None
-        return self._report
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     @uninterrupted
     async def run(self, *, task_status: TaskStatus[Self] = anyio.TASK_STATUS_IGNORED) -> ShutdownReport:
@@ -108,17 +109,18 @@ class Lifecycle(Publisher):
         except anyio.get_cancelled_exc_class() as exc:
             cancelled = exc
         except BaseExceptionGroup as exc:
-            supervisor.fatal.extend(exc.exceptions)  # a bug in the supervisor itself
+            supervisor.fatal.extend(
+                exc.exceptions
+            )  # what `watch` raised: Trio's KeyboardInterrupt, or a bug of the framework
         finally:
-            self._finish(supervisor)
+            report = self._finish(supervisor)
         try:
             supervisor.raise_errors()
             if cancelled is not None:
                 raise cancelled
         finally:
             del cancelled, supervisor  # their tracebacks refer to this frame
-        assert self._report is not None
-        return self._report
+        return report
 
     @uninterrupted
     async def __aenter__(self) -> Self:
@@ -128,7 +130,7 @@ class Lifecycle(Publisher):
         try:
             await group.start(self.run)
         except BaseException as exc:
-            await leave_group(group, exc)
+            await _leave(group, exc)
             raise
         self._session = (group, anyio.get_current_task().id)
         return self
@@ -147,7 +149,7 @@ class Lifecycle(Publisher):
                 "`async with engine` must end in the task it began in; fixtures of pytest-asyncio and generators that are "
                 "closed elsewhere do not: use anyio's pytest plugin, or `await task_group.start(engine.run)`"
             )
-        return await leave_group(group, exc)
+        return await _leave(group, exc)
 
     @uninterrupted
     def stop(self) -> None:
@@ -196,13 +198,10 @@ class Lifecycle(Publisher):
         """
         self._require_outside("wait_idle", Kind.CALL, Kind.HOOK)
         bus, inbox = self._bus, self._inbox
-        bus.activity.idle_watchers += 1
-        try:
+        with bus.activity.watched():
             await self._bell.until(
                 lambda: bus.state is EngineState.STOPPED or (bus.is_idle and inbox.is_empty)
             )
-        finally:
-            bus.activity.idle_watchers -= 1
 
     async def wait_stopped(self) -> ShutdownReport:
         """Wait until the run that is under way, or else the next one, has ended, and return its report; at once if it has.
@@ -210,21 +209,11 @@ class Lifecycle(Publisher):
         Raises `WouldDeadlockError` (a `RuntimeError`) inside a handler, hook or schedule: the engine waits for those.
         """
         self._require_outside("wait_stopped", Kind.CALL, Kind.HOOK, Kind.TICK)
-        if self.state is EngineState.STOPPED:
-            assert self._report is not None
-            return self._report
-        awaited: Supervisor | None = None
-
-        def has_ended() -> bool:
-            # That very run: when this task wakes up the engine may run again.
-            nonlocal awaited
-            awaited = awaited or self._supervisor
-            return awaited is not None and awaited.report is not None
-
-        await self._bell.until(has_ended)
-        assert awaited is not None
-        assert awaited.report is not None
-        return awaited.report
+        # That very run: when this task wakes up the engine may run again.
+        bus = self._bus
+        await self._bell.until(lambda: bus.report is not None)
+        assert bus.report is not None
+        return bus.report
 
     @property
     def state(self) -> EngineState:
@@ -284,38 +273,38 @@ class Lifecycle(Publisher):
         self._routes = self._bus.router.routes
         self._bus.state = before
         self._bus.thread = self._thread = self._wake = None
+        self._bus.report = self._report
         self._branches = ()
         if before is EngineState.STOPPED:
             self._inbox.close()
 
-    def _finish(self, supervisor: Supervisor) -> None:
+    def _finish(self, supervisor: Supervisor) -> ShutdownReport:
         """Nothing runs any more. Called also when the loop is torn down under the engine, so it only sets and closes."""
         run = supervisor.run
-        self._report = supervisor.report = assembly.report(run.bus, supervisor.tasks_left, run.threads.left)
+        report = assembly.report(run.bus, supervisor.tasks_left, run.threads.left)
         run.inbox.close()
         run.threads.close()
         run.failures.summarise()
+        self._report = run.bus.report = report
         run.bus.thread = self._thread = self._supervisor = self._wake = None
-        run.bus.state = EngineState.STOPPED  # last: from now on it may be run again, also by another thread
-        bound = logger.bind(
-            accepted=self._report.accepted,
-            handled=self._report.handled,
-            failed=self._report.failed,
-            abandoned=self._report.abandoned,
-        )
-        bound.log("DEBUG" if self._report.is_clean else "WARNING", "The engine has stopped: {}", self._report)
+        # Last: from now on it may be run again, also by another thread.
+        run.bus.state = EngineState.STOPPED
         self._bell.ring()
+        bound = logger.bind(
+            accepted=report.accepted, handled=report.handled, failed=report.failed, abandoned=report.abandoned
+        )
+        bound.log("DEBUG" if report.is_clean else "WARNING", "The engine has stopped: {}", report)
+        return report
 
-    async def _run_with_signals(self) -> tuple[BaseException | None, bool]:
+    async def _run_with_signals(self) -> tuple[ShutdownReport | BaseException, bool]:
         """What `start()` runs. Errors are returned: raised in here, each backend would wrap them differently."""
         with SignalHandlers(current_wake(), stop=self.stop, hurry=self._hurry) as signals:
             try:
-                await self.run()
+                return await self.run(), signals.was_hurried
             except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as exc:  # noqa: BLE001 - start() raises it
                 return exc, signals.was_hurried
-            return None, signals.was_hurried
 
     def _hurry(self) -> None:
         if self._supervisor is not None:
@@ -331,3 +320,23 @@ class Lifecycle(Publisher):
             raise WouldDeadlockError(
                 f"{what}() inside a {origin.kind.value} would wait for that {origin.kind.value} itself"
             )
+
+
+async def _leave(group: TaskGroup, exc: BaseException | None) -> bool:
+    """Exit a task group that holds one engine: one error leaves as itself, several as one flat group."""
+    try:
+        return bool(
+            await group.__aexit__(type(exc) if exc else None, exc, exc.__traceback__ if exc else None)
+        )
+    except BaseExceptionGroup as raised:
+        cancelled, others = raised.split(anyio.get_cancelled_exc_class())
+        # Trio keeps a cancellation beside the errors; these win, as they do on asyncio.
+        errors = others.exceptions if cancelled is not None and others is not None else raised.exceptions
+    if isinstance(exc, EngineClosed) and len(errors) > 1:
+        # The body published to an engine that had failed already: what that failed with is the error.
+        errors = tuple(error for error in errors if error is not exc)
+    if len(errors) == 1:
+        if errors[0] is exc:
+            return False
+        raise errors[0]
+    raise BaseExceptionGroup("the body and the engine ended with errors", list(leaves(errors)))

@@ -56,7 +56,7 @@ def require_sound(apps: Iterable[Node]) -> None:
 
 def _require_sound(node: Node) -> None:
     kind = type(node)
-    declared = declarations_of(kind)  # type: ignore[arg-type]
+    declared = declarations_of(kind)
     if not isinstance(node.name, str | None):
         raise DeclarationError(
             f"{kind.__name__}.name is {safe_repr(node.name)}: a str names the instance, None leaves it the class's name"
@@ -81,13 +81,14 @@ def require_call(function: Any, name: str, *, with_events: bool = False) -> None
     """Raises `DeclarationError` unless `function` can be called as the engine will: with a list of events, or with nothing."""
     if not callable(function):
         raise DeclarationError(f"{name} is {safe_repr(function)}: a function or method is needed")
+    given: tuple[object, ...] = ([],) if with_events else ()
     try:
         # Not that of what it wraps: a decorator may fill in further arguments.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError, NameError):
         return  # nothing is known of it
     try:
-        signature.bind(*[()] * with_events)
+        signature.bind(*given)
     except TypeError as exc:
         how = "with one list of events" if with_events else "without arguments"
         raise DeclarationError(f"{name} is called {how}, but takes {signature}: {exc}") from None

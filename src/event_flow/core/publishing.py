@@ -55,7 +55,7 @@ class Publisher:
                     if len(lane.open) < lane.allowance:
                         lane.open.append(event)
                         return
-                    if lane.arrival is not None and self._bus.wake(event, lane):
+                    if lane.arrival is not None and self._bus.deliver_to_idle(event, lane):
                         return
                 else:
                     for lane in lanes:

@@ -61,22 +61,23 @@ class Schedule:
 
     async def _tick(self) -> None:
         self.ticks += 1
-        self.bus.activity.ticks += 1
         origin = Origin(self.bus, Kind.TICK)
         current_origin.set(origin)
-        try:
-            await invoke(self.function, name=self.name, threads=self.threads)
-            await self.failures.forget_cancellation()
-        except BaseException as exc:
-            error = await self.failures.examine(exc, self.name)
-            if error is None:
-                raise
-            if isinstance(error, EngineClosed) and self.bus.state is EngineState.STOPPING:
-                return  # it publishes later than the grace period allows
-            self.failed += 1
-            await self.failures.contain(error, name=self.name, app=self.app)
-        finally:
-            origin.end()
-            current_origin.set(None)
-            self.bus.activity.ticks -= 1
-            self.bus.activity.on_change()
+        with self.bus.activity.tick():
+            try:
+                await invoke(self.function, name=self.name, threads=self.threads)
+                await self.failures.forget_cancellation()
+            except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
+                await self._fail(exc)
+            finally:
+                origin.end()
+
+    async def _fail(self, exc: BaseException) -> None:
+        """Called in the `except` block of a failed tick, still a part of it."""
+        error = await self.failures.examine(exc, self.name)
+        if error is None:
+            raise exc
+        if isinstance(error, EngineClosed) and self.bus.state is EngineState.STOPPING:
+            return  # it publishes later than the grace period allows
+        self.failed += 1
+        await self.failures.contain(error, name=self.name, app=self.app)

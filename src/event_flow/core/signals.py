@@ -43,10 +43,10 @@ class SignalHandlers:
         self._wakeup = ExitStack()
         self._received = 0
         self._loop_has_run = True
-        self._knocks_with: signal.Signals | None = (
-            None  # the signal that a knock looks like, while there is somebody to knock
-        )
-        self._is_knock = False
+        # What a knock looks like, from the first one on: a signal that is not expected to come for real.
+        self._knock: signal.Signals | None = None
+        self._is_knock = False  # the next signal of that kind is one
+        self._is_knocking = False
         self._knocking = threading.Lock()
 
     @property
@@ -73,7 +73,7 @@ class SignalHandlers:
     def restore(self) -> None:
         """Put the handlers back that were there before."""
         with self._knocking:
-            self._knocks_with = None
+            self._is_knocking = False
         # A knock that is under way still finds ours: Python handles what is pending before it changes a handler.
         while self._previous:
             number, previous = self._previous.popitem()
@@ -81,9 +81,10 @@ class SignalHandlers:
             signal.signal(number, signal.SIG_DFL if previous is None else previous)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._is_knock and number == self._knocks_with:
+        if self._is_knock and number == self._knock:
             self._is_knock = False
-            self._interrupt_if_hogged(frame)
+            if self._is_knocking:
+                self._interrupt_if_hogged(frame)
             return
         self._received += 1
         if self._received > 2:
@@ -97,24 +98,25 @@ class SignalHandlers:
             raise KeyboardInterrupt from None
         if self._received == 2 and is_hogged:
             self._interrupt_if_hogged(frame)
-            # One that is not expected to come for real. No Thread: its locks may be held by what was interrupted.
-            self._knocks_with = next(other for other in SIGNALS if other != number)
-            start_new_thread(self._knock, ())
+            self._knock = next(other for other in SIGNALS if other != number)
+            self._is_knocking = True
+            # No Thread: its locks may be held by what was interrupted.
+            start_new_thread(self._knock_until_heard, ())
 
     def _interrupt_if_hogged(self, frame: FrameType | None) -> None:
         if not self._loop_has_run and _is_users(frame):
-            self._knocks_with = None
+            self._is_knocking = False
             raise KeyboardInterrupt
 
-    def _knock(self) -> None:
+    def _knock_until_heard(self) -> None:
         """In a thread: have the main thread look again, until the loop has run or the user's code was interrupted."""
         while True:
             time.sleep(KNOCK_INTERVAL)
             with self._knocking:
-                if self._loop_has_run or self._knocks_with is None:
+                if self._loop_has_run or not self._is_knocking or self._knock is None:
                     return
                 self._is_knock = True
-                interrupt_main(self._knocks_with)
+                interrupt_main(self._knock)
 
     def _act(self) -> None:
         self._loop_has_run = True

@@ -25,7 +25,7 @@ from event_flow.core.endurance import Endurance, outlive_cancellation
 from event_flow.core.exception import ExitTimeout, StartTimeout, safe_repr
 from event_flow.core.failure import leaves
 from event_flow.core.hooks import Hook, HookCall
-from event_flow.core.report import ShutdownReport, counted
+from event_flow.core.report import counted
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
 
@@ -48,7 +48,6 @@ class Supervisor:
         self.errors: list[Exception] = []
         self.fatal: list[BaseException] = []
         self.tasks_left: list[str] = []
-        self.report: ShutdownReport | None = None  # once nothing runs any more
         self._has_begun = False
         self._endurance = Endurance(run.bell, self._end_with_loop)
         self._started: list[Branch] = []
@@ -140,19 +139,22 @@ class Supervisor:
         try:
             with CancelScope(shield=True):
                 async with anyio.create_task_group() as self._root:
-                    try:
-                        if await self._start():
-                            await self._endurance.until(lambda: self.is_stopping)
-                            await self._drain()
-                    except GeneratorExit:
-                        raise  # the loop is gone
-                    except BaseException as exc:  # noqa: BLE001 - a bug of the framework; the hooks run all the same
-                        self.fail(exc)
+                    await self._live()
                     await self._end()
                     self._root.cancel_scope.cancel()
         finally:
             self.is_finished = True
             self.run.bell.ring()
+
+    async def _live(self) -> None:
+        try:
+            if await self._start():
+                await self._endurance.until(lambda: self.is_stopping)
+                await self._drain()
+        except GeneratorExit:
+            raise  # the loop is gone
+        except BaseException as exc:  # noqa: BLE001 - a bug of the framework; the hooks run all the same
+            self.fail(exc)
 
     async def _start(self) -> bool:
         """Run the hooks, then start everything. False if a hook failed or the engine was asked to stop meanwhile."""
@@ -176,8 +178,10 @@ class Supervisor:
         """Open the task group of an application, inside of its parent's."""
         group = self._root if branch.parent is None else branch.parent.task_group
         assert group is not None
-        group.start_soon(branch.host, name=branch.name)
-        await self._endurance.until(lambda: self.is_stopping or branch.task_group is not None)
+        await self._endurance.first_step(
+            lambda: group.start_soon(branch.host, name=branch.name),
+            lambda: self.is_stopping or branch.task_group is not None,
+        )
 
     def _open(self) -> None:
         """From one moment to the next everything runs."""
@@ -195,18 +199,19 @@ class Supervisor:
         if self.is_hard:
             return
         bus.refuse_outsiders()
-        bus.activity.idle_watchers += 1
         self.run.bell.ring()
         left = sum(lane.queued + lane.running for lane in bus.router.lanes)
         if left:
             logger.bind(deliveries=left).info(
-                "The engine stops: {} left, and at most {:g} s for them",
-                counted(left, "delivery is", "deliveries are"),
+                "The engine stops, after {} that were accepted; grace_period={:g} s",
+                counted(left, "delivery", "deliveries"),
                 grace_period,
             )
-        if not await self._endurance.until(
-            lambda: self.is_hard or (bus.is_quiet and self.run.inbox.is_empty), grace_period
-        ):
+        with bus.activity.watched():
+            is_over = await self._endurance.until(
+                lambda: self.is_hard or (bus.is_quiet and self.run.inbox.is_empty), grace_period
+            )
+        if not is_over:
             busy = [lane.name for lane in bus.router.lanes if lane.busy]
             logger.bind(handlers=busy).warning(
                 "The grace period of {:g} s is over for {}", grace_period, ", ".join(busy) or "a schedule"
