@@ -152,6 +152,19 @@ def test_files_are_small_named_for_their_idea_and_begin_with_it(path: Path) -> N
     assert ast.get_docstring(ast.parse(source)), "no docstring that says what the file decides"
 
 
+def test_the_plan_of_the_house_names_every_file_of_the_core() -> None:
+    plan = ast.get_docstring(ast.parse((PACKAGE / "core" / "__init__.py").read_text())) or ""
+    assert [name for name in sorted(LAYER) if f"`{name}`" not in plan] == []
+
+
+def test_the_readme_names_every_error() -> None:
+    """Its table repeats the tree in `exception.py`."""
+    readme = (PACKAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    tree = ast.parse((PACKAGE / "core" / "exception.py").read_text())
+    errors = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert [name for name in errors if f"`{name}`" not in readme] == []
+
+
 def test_only_the_task_groups_start_tasks_and_each_task_has_a_name() -> None:
     """*Style*: a task dump should read well."""
     nameless = [
