@@ -243,6 +243,27 @@ def test_a_subclass_made_elsewhere_keeps_what_its_base_resolved() -> None:
     assert handlers(derived)["on_local"] == handlers(base)["on_local"]
 
 
+def base_with_a_method_of_its_own() -> type[Application]:
+    class Thing:
+        pass
+
+    class Base(Application):
+        def on_text(self, text: Thing) -> None: ...
+
+    return Base
+
+
+def test_a_subclass_made_elsewhere_need_not_know_what_an_ordinary_method_takes() -> None:
+    base: Any = base_with_a_method_of_its_own()
+
+    class Derived(base):  # type: ignore[misc]
+        pass
+
+    AppEngine([Derived()])
+    derived: Any = Derived
+    assert handlers(derived) == {}
+
+
 def test_a_slotted_dataclass_finds_local_classes() -> None:
     class Local(Event[int]):
         pass

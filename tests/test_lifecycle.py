@@ -24,6 +24,7 @@ from event_flow import (
     schedule,
     task,
 )
+from event_flow.core.supervision import Supervisor
 
 
 class Ping(Event[int]):
@@ -191,6 +192,23 @@ async def test_a_failing_engine_hook_still_runs_the_engine_exit() -> None:
     with pytest.raises(OSError, match="port taken"):
         await engine.run()
     assert diary == ["engine exits"]
+
+
+async def test_a_bug_of_the_framework_in_the_start_leaves_every_exit_hook(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """*Design promise 7*: however it ends."""
+    diary: list[str] = []
+    error = LookupError("a bug")
+
+    def broken(self: Supervisor) -> None:
+        raise error
+
+    monkeypatch.setattr(Supervisor, "_open", broken)
+    with pytest.raises(LookupError) as caught:
+        await AppEngine([Recorder("A", diary), Recorder("B", diary)]).run()
+    assert caught.value is error
+    assert diary == ["A starts", "B starts", "B exits", "A exits"]
 
 
 @pytest.mark.virtual_clock

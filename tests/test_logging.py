@@ -236,6 +236,8 @@ async def test_the_log_line_of_a_full_queue_comes_when_every_handler_has_the_eve
     async def first(events: list[Ping]) -> None:
         got["first"] += [event.data for event in events]
         for number in range(1, 4) if got["first"] == [0] else ():
+            # Now the second handler waits, and there is nothing to wait for: the publish delivers at once.
+            await anyio.wait_all_tasks_blocked()
             try:
                 await engine.pub_event(Ping(number))
             except OSError:
@@ -254,3 +256,25 @@ async def test_the_log_line_of_a_full_queue_comes_when_every_handler_has_the_eve
         logger.remove(sink)
     assert got == {"first": [0, 1, 2, 3], "second": [0, 1, 2, 3]}
     assert refused
+
+
+@pytest.mark.virtual_clock
+async def test_a_drain_says_what_is_left_and_whose_time_was_over(logs: list[LogRecord]) -> None:
+    """Somebody who has pressed Ctrl+C should see why the program is still there."""
+    engine = AppEngine(grace_period=5)
+
+    @engine.on_event(Ping)
+    async def is_slow(events: list[Ping]) -> None:
+        await anyio.sleep(60)
+
+    async with engine:
+        await engine.pub_event(Ping(1))
+        await anyio.wait_all_tasks_blocked()
+        await engine.pub_event(Ping(2))
+    said = [(record.level, record.message, record.extra) for record in logs]
+    assert (
+        "INFO", "The engine stops, after 2 deliveries that were accepted; grace_period=5 s", {"deliveries": 2},
+    ) in said  # fmt: skip
+    assert (
+        "WARNING", "The grace period of 5 s is over for engine.is_slow", {"handlers": ["engine.is_slow"]},
+    ) in said  # fmt: skip

@@ -25,6 +25,8 @@ from event_flow import (
     WrongThreadError,
     task,
 )
+from event_flow.core.bus import Bus
+from event_flow.core.inbox import Inbox, Request
 
 # Seconds for what happens at once on any machine; over only when it does not happen at all.
 SOON = 10.0
@@ -612,3 +614,15 @@ def test_a_loop_that_is_closed_under_the_engine_leaves_no_thread_waiting(
         with suppress(RuntimeError):
             pending.get_coro().close()
     gc.collect()
+
+
+def test_a_timeout_error_is_an_answer_like_any_other() -> None:
+    """*Regression*: it was taken for no answer yet, and the thread asked again for ever."""
+    calls: list[object] = []
+    inbox = Inbox(Bus(max_backlog=0))
+    inbox.open(calls.append)
+    request = Request([Ping(1)])
+    request.answer.set_exception(TimeoutError("mine"))
+    with pytest.raises(TimeoutError, match="mine"):
+        inbox._wait(request)
+    assert calls == []

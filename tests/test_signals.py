@@ -34,6 +34,7 @@ from event_flow.core.activity import Activity
 from event_flow.core.bus import Bus
 from event_flow.core.hooks import HookCall
 from event_flow.core.lane import Lane
+from event_flow.core.signals import SignalHandlers
 from event_flow.core.supervision import Supervisor
 
 PROGRAM = Path(__file__).parent / "programs" / "signalled.py"
@@ -636,6 +637,16 @@ def test_the_second_signal_comes_late_to_a_handler_that_was_calling_code_not_to_
         AppEngine([Hogs()]).start(*anyio_backend)
     assert done == ["not torn", "interrupted", "app exits"]
     assert handlers() == previous
+
+
+def test_a_knock_that_comes_late_is_no_third_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Regression*: it ended the process, and no exit hook ran."""
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail(f"the process ends with {status}"))
+    handlers = SignalHandlers(lambda call: None, stop=lambda: None, hurry=lambda: None)
+    handlers._received = 2
+    handlers._knock, handlers._is_knock, handlers._is_knocking = TERM, True, False
+    handlers._receive(TERM, None)
+    assert not handlers._is_knock
 
 
 # Regression: on Trio it was raised into the supervisor or into the bookkeeping of a lane, and no exit hook ran.
