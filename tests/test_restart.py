@@ -7,12 +7,13 @@ import itertools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from waiting import SOON, until
 
 from event_flow import (
     AppEngine,
@@ -34,9 +35,6 @@ BACKENDS: dict[str, Backend] = {"asyncio": ("asyncio", {}), "trio": ("trio", {})
 if sys.platform != "win32":
     BACKENDS["uvloop"] = ("asyncio", {"use_uvloop": True})
 
-# Seconds for what happens at once on any machine; over only when it does not happen at all.
-SOON = 10.0
-
 
 class Ping(Event[int]):
     pass
@@ -44,13 +42,6 @@ class Ping(Event[int]):
 
 class Pong(Event[int]):
     pass
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what is done in threads: they wake nobody here."""
-    with anyio.fail_after(SOON):
-        while not holds():  # noqa: ASYNC110
-            await anyio.sleep(0.001)
 
 
 class Counts(Application):

@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from waiting import SOON, until
 
 from event_flow import (
     AppEngine,
@@ -25,9 +26,6 @@ from event_flow import (
     task,
 )
 from event_flow.core.threads import Job
-
-# Seconds for what happens at once on any machine; over only when it does not happen at all.
-SOON = 10.0
 
 
 class Ping(Event[int]):
@@ -66,13 +64,6 @@ def gate() -> Iterator[Gate]:
         yield made
     finally:
         made.open()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what is done in threads: they wake nobody here."""
-    with anyio.fail_after(SOON):
-        while not holds():  # noqa: ASYNC110
-            await anyio.sleep(0.001)
 
 
 async def wait_until_ended(prefix: str) -> None:
