@@ -21,6 +21,7 @@ from anyio.lowlevel import checkpoint
 from event_flow import (
     AppEngine,
     Application,
+    EngineClosed,
     EngineState,
     Event,
     ExceptionEvent,
@@ -388,7 +389,7 @@ def test_a_hook_that_hangs_is_cut_although_run_is_cancelled_again_and_again(run:
 
         @engine.exit
         async def last() -> None:
-            begun.append("last")
+            begun.append("last")  # in its first step, so that it cannot be late
 
         @engine.exit
         async def hangs() -> None:
@@ -569,6 +570,7 @@ class Survivor(Application):
         self.handled: list[int] = []
         self.failures: list[ExceptionEvent] = []
         self.lives = False
+        self.ticked = asyncio.Event()
 
     async def _do(self, place: str) -> None:
         if place == self.place and not self.done:
@@ -589,7 +591,7 @@ class Survivor(Application):
 
     @schedule(interval=0.01)
     async def tick(self) -> None:
-        self.ticks = getattr(self, "ticks", 0) + 1
+        self.ticked.set()
         await self._do("schedule")
 
     @task
@@ -767,13 +769,12 @@ def test_what_cancels_its_own_task_is_a_failure_like_any_other(
             await engine.pub_event(Pong(1))
             await passes(40)
             assert app.done
-            ticks = app.ticks
+            app.ticked.clear()
             for number in range(3):
                 await engine.pub_event(Ping(number))
                 await engine.pub_event(Pong(number))
                 await engine.wait_idle()
-            await asyncio.sleep(0.05)
-            assert app.ticks > ticks
+            await app.ticked.wait()
             assert app.lives
             assert engine.state is EngineState.RUNNING
         assert app.handled == [0, 1, 2]
@@ -941,12 +942,14 @@ def test_any_one_task_of_the_engine_is_cancelled_and_it_still_ends_in_order(
         assert len(victims) == 1
         victims[0].cancel()
         await passes(20)
-        for number in range(10):  # nobody may be left waiting
-            with suppress(Exception):
-                await asyncio.wait_for(engine.pub_event(Ping(number)), 0.05)
+        publishing = [asyncio.create_task(engine.pub_event(Ping(number))) for number in range(10)]
+        await passes(20)
         engine.stop()
         with suppress(UnexpectedCancellation, asyncio.CancelledError):
             await running
+        # Nobody is left waiting.
+        outcomes = await asyncio.gather(*publishing, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} <= {type(None), EngineClosed}
         check(engine, diary)
         assert only_this_task()
 
@@ -962,15 +965,19 @@ def test_a_handler_that_swallows_cancellation_holds_no_hook(run: Run[None]) -> N
 
         class Stubborn(Recorder):
             async def on_ping(self, events: list[Ping]) -> None:
+                self.diary.append("S handles")
                 while not free.is_set():
                     with suppress(asyncio.CancelledError):
                         await free.wait()
                 self.diary.append("gives up")
 
-        engine = AppEngine([Stubborn("S", diary), Recorder("B", diary)], exit_timeout=0.02)
+            async def exit(self) -> None:
+                self.diary.append("S exited")  # in its first step, so that it cannot be late
+
+        engine = AppEngine([Stubborn("S", diary)], exit_timeout=0.02)
         await engine.pub_event(Ping(1))
         running = asyncio.create_task(engine.run())
-        await until(diary, "B handle")
+        await until(diary, "S handles")
         for _ in range(3):
             running.cancel()
             await asyncio.sleep(0)
