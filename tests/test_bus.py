@@ -290,6 +290,17 @@ async def test_a_call_that_has_ended_waits_for_nothing(desk: Desk) -> None:
     assert (first.over_limit, second.over_limit) == (0, 0)
 
 
+async def test_a_handler_of_an_engine_in_another_thread_waits_like_everybody_else(desk: Desk) -> None:
+    """*Design D5*: its lane belongs to that thread, and is neither looked into nor written to from here."""
+    lane = desk.lane(A, queued=2)
+    desk.open()
+    await desk.take(lane)
+    elsewhere = Bus(max_backlog=0)
+    elsewhere.thread = get_ident() + 1
+    desk.publish("waits", A(1), Origin(elsewhere, Kind.CALL, lane))
+    assert (lane.over_limit, lane.parked) == (0, set())
+
+
 async def test_a_publish_that_passes_one_lane_still_waits_for_another(desk: Desk) -> None:
     first, second = desk.lane(A, Both, queued=2), desk.lane(B, Both, queued=1)
     desk.open()
@@ -327,6 +338,23 @@ async def test_a_grant_that_comes_before_the_stop_is_refused_after_it(desk: Desk
     with pytest.raises(EngineClosed):
         desk.bus.complete(waiter)
     assert (lane.reserved, lane.queued) == (0, 0)
+
+
+@pytest.mark.parametrize("end", ["granted", "cancelled", "refused"])
+async def test_a_publish_that_waits_no_more_is_forgotten_by_its_handler(desk: Desk, end: str) -> None:
+    """*Design promise 2*: what a handler once waited for must not pile up in its lane."""
+    first, second = desk.lane(A, queued=1), desk.lane(B, queued=1)
+    desk.open()
+    call = await desk.take(first)
+    waiter = desk.publish("waits", B(1), call)
+    assert first.parked == {waiter}
+    if end == "granted":
+        await desk.take(second)
+    elif end == "cancelled":
+        desk.bus.room.withdraw(waiter)
+    else:
+        desk.bus.close()
+    assert first.parked == set()
 
 
 async def test_lanes_follow_the_class_of_the_event() -> None:
@@ -423,6 +451,33 @@ async def test_one_batch_that_is_taken_lets_as_many_publishers_go_on() -> None:
         app.open()
     assert sorted(app.seen) == list(range(9))
     assert app.batches[:2] == [[0], [1, 2, 3]]
+
+
+@pytest.mark.parametrize(("queue_size", "max_batch"), [(3, 1000), (5, 2)])
+async def test_an_event_for_two_handlers_holds_to_the_limits_of_both(queue_size: int, max_batch: int) -> None:
+    """The fast path for several lanes has a comparison of its own."""
+    gate = anyio.Event()
+    batches: list[int] = []
+
+    async def handle(events: list[A]) -> None:
+        batches.append(len(events))
+        await gate.wait()
+
+    async def publish() -> None:
+        for number in range(20):
+            await engine.pub_event(A(number))
+
+    engine = AppEngine(queue_size=queue_size, max_batch=max_batch)
+    engine.register_handler(A, handle, partial(handle))
+    async with engine, anyio.create_task_group() as group:
+        await engine.pub_event(A(0))
+        await anyio.wait_all_tasks_blocked()
+        group.start_soon(publish)
+        await anyio.wait_all_tasks_blocked()
+        handlers = engine.statistics().handlers.values()
+        assert [(each.running, each.queued) for each in handlers] == [(1, queue_size)] * 2
+        gate.set()
+    assert max(batches) <= min(queue_size, max_batch)
 
 
 @pytest.mark.parametrize("state", ["room", "full", "someone waits", "before", "draining", "stopped"])
@@ -778,6 +833,20 @@ async def test_a_publisher_that_never_waits_gives_others_a_turn(
     assert turns.number >= 5_000 // ABOUT_A_THOUSAND
 
 
+@pytest.mark.parametrize("max_batch", [10, 1_000_000])
+async def test_a_publisher_that_never_waits_gives_no_more_turns_than_it_must(max_batch: int) -> None:
+    """*Design D2*: one in a thousand events, not one with every event after the first thousand."""
+    engine = AppEngine(queue_size=1_000_000, max_batch=max_batch)
+    engine.register_handler(A, ignore)
+    given = 0
+    async with engine:
+        for number in range(5_000):
+            turns = Turns(engine.pub_event(A(number)))
+            await turns
+            given += turns.number
+    assert 0 < given <= 5_000 // YIELD_AFTER
+
+
 async def test_a_publisher_that_now_and_then_does_not_wait_gives_others_a_turn() -> None:
     """*Regression*: a `pub_event_nowait` in between forgot what had been published since the last turn."""
     engine = AppEngine(queue_size=1_000_000, max_batch=1_000_000)
@@ -805,6 +874,24 @@ async def test_a_publisher_to_many_lanes_gives_others_a_turn() -> None:
     events = (event_class(0) for _ in range(400) for event_class in classes)
     # What went into open batches is seen lane by lane, and meanwhile others take more: but it must not grow with the lanes.
     assert await longest_run(engine, events) <= 3 * ABOUT_A_THOUSAND
+
+
+async def test_a_handler_that_never_awaits_gives_others_a_turn_after_each_batch() -> None:
+    calls = 0
+    seen: set[int] = set()
+    engine = AppEngine(max_batch=1)
+
+    @engine.on_event(A)
+    async def count(events: list[A]) -> None:
+        nonlocal calls
+        calls += 1
+
+    async with engine:
+        await engine.pub_events(A(number) for number in range(100))
+        while calls < 100:
+            await checkpoint()
+            seen.add(calls)
+    assert len(seen) > 50
 
 
 # -- many at once ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from test_bus import A, Desk
 
 from event_flow import (
     AppEngine,
@@ -626,3 +628,42 @@ def test_a_timeout_error_is_an_answer_like_any_other() -> None:
     with pytest.raises(TimeoutError, match="mine"):
         inbox._wait(request)
     assert calls == []
+
+
+@pytest.mark.parametrize("event", [Ping(1), Unwanted(1)], ids=["wanted", "unwanted"])
+async def test_wait_idle_waits_for_what_a_thread_has_published_but_the_loop_not_seen(
+    event: Event[int],
+) -> None:
+    app = Collects()
+    async with AppEngine([app]) as engine:
+        with foreign(engine.pub_event_from_thread, event):
+            while engine._inbox.is_empty:  # the loop gets no turn meanwhile
+                time.sleep(0.001)  # noqa: ASYNC251
+            with anyio.fail_after(SOON):
+                await engine.wait_idle()
+            statistics = engine.statistics()
+            assert statistics.handled + statistics.unhandled == 1
+
+
+async def test_a_request_that_was_granted_and_not_resumed_at_the_end_is_refused_and_gives_its_place_back() -> (
+    None
+):
+    """*Design promise 5*: the thread was told `EngineClosed`, so nothing of it may be delivered any more."""
+    desk = Desk()
+    lane = desk.lane(A, queued=1)
+    desk.open()
+    calls: list[Callable[[], object]] = []
+    inbox = Inbox(desk.bus)
+    inbox.open(calls.append)
+    with foreign(inbox.publish, [A(1)]) as other:
+        await until(lambda: bool(calls))
+        calls.pop()()  # it is looked at, and parked
+        await desk.take(lane)
+        assert lane.reserved == 1
+        inbox.close()
+        await other.wait()
+        assert isinstance(other.error, EngineClosed)
+        assert (lane.reserved, lane.queued) == (0, 0)
+        calls.pop()()  # its turn comes too late
+    assert (lane.reserved, lane.queued) == (0, 0)
+    desk.bus.close()
