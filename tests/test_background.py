@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from waiting import SOON
 
 from event_flow import AppEngine, Application, EngineClosed, EngineState, Event, ExceptionEvent, task
 from event_flow.core.threads import Threads
@@ -181,6 +182,24 @@ async def test_engine_closed_is_no_failure_either_after_the_end(logs: list[Any])
     await anyio.to_thread.run_sync(threads[0].join)
     assert app.got == [1]
     assert not [record.message for record in logs if record.level == "ERROR" and record.exception]
+
+
+async def test_engine_closed_while_its_own_engine_runs_is_a_failure_of_a_task() -> None:
+    """It comes from another engine: nothing tells this task to end."""
+
+    class App(Keeps):
+        @task
+        async def works(self) -> None:
+            await other.pub_event(Ping(1))
+
+    other = AppEngine()
+    async with other:
+        pass
+    app = App()
+    async with AppEngine([app]):
+        with anyio.fail_after(SOON):
+            await app.arrived.wait()
+    assert [type(failure.data) for failure in app.failures] == [EngineClosed]
 
 
 # -- failing ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trio
 import trio.testing
@@ -872,3 +873,34 @@ def test_a_backend_or_option_there_is_not_is_refused_before_anything_runs(
     with pytest.raises(OptionError, match=message):
         engine.start(backend, options)
     assert engine.state is EngineState.NEW
+
+
+# -- the loop --------------------------------------------------------------------------------------------------------
+
+
+def library() -> str:
+    """Whose loop runs: asyncio, uvloop or trio."""
+    return type(anyio.lowlevel.current_token().native_token).__module__.partition(".")[0]
+
+
+def named(anyio_backend: tuple[str, dict[str, Any]]) -> str:
+    backend, options = anyio_backend
+    return "uvloop" if options.get("use_uvloop") else backend
+
+
+def test_start_runs_on_the_backend_it_is_told(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    """*Design D12*: backend and options are `anyio.run`'s. Whatever else it ran on, a program could hardly tell."""
+    ran_on: list[str] = []
+    engine = AppEngine()
+
+    @engine.before_start
+    async def look() -> None:
+        ran_on.append(library())
+        engine.stop()
+
+    engine.start(*anyio_backend)
+    assert ran_on == [named(anyio_backend)]
+
+
+async def test_tests_run_on_the_backend_in_their_name(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    assert library() == named(anyio_backend)

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from waiting import SOON
 
 from event_flow import (
     AppEngine,
@@ -22,6 +23,7 @@ from event_flow import (
     task,
 )
 from event_flow.core.failure import LOG_WINDOW, LOGGED_IN_FULL, FailureLog
+from event_flow.core.lane import Lane
 
 
 class Ping(Event[int]):
@@ -136,6 +138,27 @@ async def test_failures_in_the_drain_reach_their_handler() -> None:
     assert len(letters.kept) == 1
 
 
+async def test_a_batch_has_failed_although_the_engine_ends_before_its_exception_event_is_published() -> None:
+    """*Design promise 4*. `accepted` is a sum, so that the report would add up without it, too."""
+
+    class Stuck(Application):
+        async def on_ping(self, events: list[Ping]) -> None:
+            raise OSError
+
+        async def on_failure(self, events: list[ExceptionEvent]) -> None:
+            await anyio.sleep_forever()
+
+    engine = AppEngine([Stuck()], queue_size=1, max_batch=1, grace_period=0)
+    async with engine:
+        for number in range(3):
+            await engine.pub_event(Ping(number))
+            await anyio.wait_all_tasks_blocked()
+        assert engine.statistics().handlers["Stuck.on_ping"].running == 1  # its failure waits for room
+    report = engine.report
+    assert report is not None
+    assert (report.accepted, report.failed, report.abandoned) == (5, 3, 2)
+
+
 async def test_without_a_handler_for_it_a_failure_is_logged_only(logs: list[Any]) -> None:
     engine = AppEngine([Fails()])
     await engine.pub_event(Ping(1))
@@ -164,6 +187,35 @@ async def test_a_handler_of_failures_that_fails_is_logged_only(logs: list[Any]) 
     failed = [record.extra["handler"] for record in logs if record.level == "ERROR"]
     assert failed == ["Fails.on_ping", "Worse.on_failure"]
     assert_all_accounted_for(engine)
+
+
+async def test_an_exception_event_past_the_backlog_is_logged_only(logs: list[Any]) -> None:
+    """*Design D7*: it must not end the engine. The lane of failures is full and waits for the one that fails."""
+    gate = anyio.Event()
+
+    class Circle(Application):
+        async def on_ping(self, events: list[Ping]) -> None:
+            await gate.wait()
+            if events[0].data == 0:
+                raise OSError
+
+        async def on_failure(self, events: list[ExceptionEvent]) -> None:
+            if events[0].handler == "first by hand":
+                await self.engine.pub_event(Ping(2))
+
+    async with AppEngine([Circle()], queue_size=1, max_batch=1, max_backlog=0) as engine:
+        by_hand = [ExceptionEvent(OSError(), handler=f"{number} by hand") for number in ("first", "second")]
+        events: list[Event[Any]] = [Ping(0), Ping(1), *by_hand]
+        for event in events:
+            await engine.pub_event(event)
+            await anyio.wait_all_tasks_blocked()
+        gate.set()
+        with anyio.fail_after(SOON):
+            await engine.wait_idle()
+        assert engine.state is EngineState.RUNNING
+    assert engine.statistics().failed == 1
+    warnings = [record.message for record in logs if record.level == "WARNING"]
+    assert any(line.startswith("The ExceptionEvent of Circle.on_ping was not published") for line in warnings)
 
 
 async def test_exception_events_in_a_failed_batch_are_left_out_of_the_next_one() -> None:
@@ -420,6 +472,29 @@ async def test_the_first_failure_ends_a_strict_engine_with_itself(where: str) ->
     assert caught.value is error
     assert diary == ["exit"]
     assert_all_accounted_for(engine)
+
+
+async def test_a_bug_of_the_framework_ends_the_engine_in_order_and_leaves_as_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """*Design D7*: no outcome, and nothing that a worker may swallow and be gone."""
+    error = LookupError("a bug")
+    ended: list[str] = []
+
+    async def broken(self: Lane) -> None:
+        raise error
+
+    class App(Application):
+        async def on_ping(self, events: list[Ping]) -> None: ...
+
+        async def exit(self) -> None:
+            ended.append("exit")
+
+    monkeypatch.setattr(Lane, "next_batch", broken)
+    with anyio.fail_after(SOON), pytest.raises(LookupError) as caught:
+        await AppEngine([App()]).run()
+    assert caught.value is error
+    assert ended == ["exit"]
 
 
 # -- what is logged in full ------------------------------------------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from waiting import SOON
 
 from event_flow import (
     AppEngine,
@@ -24,6 +26,7 @@ from event_flow import (
     schedule,
     task,
 )
+from event_flow.core.bell import Bell
 from event_flow.core.supervision import Supervisor
 
 
@@ -396,6 +399,26 @@ async def test_a_stopping_engine_ticks_no_more_but_lets_a_tick_publish_and_end()
     assert engine.report.is_clean
 
 
+async def test_the_drain_is_over_when_the_last_tick_ends() -> None:
+    """*Design D10, step 2*: all is quiet then, whether or not it published."""
+    begun, gate = anyio.Event(), anyio.Event()
+
+    class Ticks(Application):
+        @schedule(3600)
+        async def tick(self) -> None:
+            begun.set()
+            await gate.wait()
+
+    with anyio.fail_after(SOON):
+        async with AppEngine([Ticks()], grace_period=math.inf) as engine:
+            await begun.wait()
+            engine.stop()
+            await anyio.wait_all_tasks_blocked()
+            assert engine.state is EngineState.DRAINING
+            gate.set()
+            await engine.wait_stopped()
+
+
 async def test_a_task_that_publishes_while_the_engine_stops_ends_in_order(logs: list[Any]) -> None:
     """Design D10: `EngineClosed` that leaves a task now is its orderly end."""
 
@@ -520,6 +543,49 @@ async def test_a_task_that_ends_late_is_named_and_the_hooks_run_on_time() -> Non
     assert diary == ["S exits", "task ends"]
     assert engine.report is not None
     assert engine.report.tasks_left == ("S.clean_up_for_long",)
+
+
+@pytest.mark.virtual_clock
+async def test_hooks_and_tasks_get_the_time_they_were_promised() -> None:
+    """Not less and not more: the tests above see only that it is over some time."""
+    lasted: dict[str, float] = {}
+    stopped = 0.0
+
+    async def hang(what: str) -> None:
+        began = anyio.current_time()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            lasted[what] = anyio.current_time() - began
+
+    class Stubborn(Application):
+        @task
+        async def cleans_up_for_long(self) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(60)
+
+        async def exit(self) -> None:
+            lasted["tasks"] = anyio.current_time() - stopped
+            await hang("exit")
+
+    engine = AppEngine([Stubborn()], start_timeout=7, exit_timeout=5)
+
+    async def body() -> None:
+        nonlocal stopped
+        async with engine:
+            await anyio.wait_all_tasks_blocked()
+            stopped = anyio.current_time()
+
+    with pytest.raises(ExitTimeout):
+        await body()
+    hanging = AppEngine(start_timeout=7)
+    hanging.before_start(partial(hang, "start"))
+    with pytest.raises(StartTimeout):
+        await hanging.run()
+    assert lasted == pytest.approx({"tasks": 5, "exit": 5, "start": 7}, abs=0.1)
 
 
 # -- cancellation ----------------------------------------------------------------------------------------------------
@@ -672,6 +738,45 @@ async def test_waiting_for_oneself_is_an_error(method: str, where: str) -> None:
     assert errors == [where]
 
 
+async def test_a_tick_that_waits_for_the_end_of_the_engine_is_an_error_and_may_wait_for_idle() -> None:
+    outcome: list[str] = []
+
+    class Ticks(Application):
+        @schedule(3600)
+        async def tick(self) -> None:
+            with pytest.raises(WouldDeadlockError, match=r"wait_stopped\(\) inside a schedule"):
+                await self.engine.wait_stopped()
+            await self.engine.wait_idle()
+            outcome.append("idle")
+
+    async with AppEngine([Ticks()], grace_period=0):
+        await anyio.wait_all_tasks_blocked()
+        assert outcome == ["idle"]
+
+
+async def test_what_a_hook_left_behind_may_wait_for_idle() -> None:
+    """The hook has ended: nobody waits for himself."""
+    outcome: list[str] = []
+    gate = anyio.Event()
+    engine = AppEngine()
+
+    async def later() -> None:
+        await gate.wait()
+        await engine.wait_idle()
+        outcome.append("idle")
+
+    async with anyio.create_task_group() as group:
+
+        @engine.before_start
+        async def setup() -> None:
+            group.start_soon(later)
+
+        async with engine:
+            gate.set()
+            await anyio.wait_all_tasks_blocked()
+            assert outcome == ["idle"]
+
+
 async def test_wait_running_and_wait_stopped_see_one_run_after_the_other() -> None:
     engine = AppEngine()
     for _ in range(2):
@@ -711,6 +816,13 @@ async def test_wait_stopped_returns_the_report_of_the_run_it_waited_for() -> Non
                 await checkpoint()
     # By identity: nothing happened in any of them, so the reports are equal.
     assert [id(report) for report in waited] == [id(report) for report in (reports[0], *reports)]
+
+
+async def test_a_ring_that_came_just_before_the_wait_is_heard() -> None:
+    """Another thread may ring between the first look and the wait."""
+    looks = iter([False, True, True])
+    with anyio.fail_after(SOON):
+        await Bell().until(lambda: next(looks))
 
 
 async def test_a_stop_while_the_run_is_prepared_is_not_lost() -> None:

@@ -353,6 +353,30 @@ def test_a_run_leaves_nothing_behind_in_memory(anyio_backend: Backend, logs: lis
         alive.clear()
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
+async def test_an_idle_handler_keeps_no_event_alive(kind: str) -> None:
+    """Not the last batch either, for as long as the engine runs."""
+    alive: list[weakref.ref[Any]] = []
+
+    class Big(Event[int]):
+        pass
+
+    async def on_loop(events: list[Big]) -> None:
+        alive.extend(map(weakref.ref, events))
+
+    def in_thread(events: list[Big]) -> None:
+        alive.extend(map(weakref.ref, events))
+
+    engine = AppEngine()
+    engine.register_handler(Big, on_loop if kind == "async" else in_thread)
+    async with engine:
+        await engine.pub_event(Big(1))
+        await engine.wait_idle()
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        assert [ref() for ref in alive] == [None]
+
+
 # -- before the first run --------------------------------------------------------------------------------------------
 
 

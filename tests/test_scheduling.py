@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_flow import AppEngine, Application, Event, ExceptionEvent, ScheduleStatistics, schedule, timer
+from event_flow import (
+    AppEngine,
+    Application,
+    EngineClosed,
+    Event,
+    ExceptionEvent,
+    ScheduleStatistics,
+    schedule,
+    timer,
+)
 from event_flow.core.scheduling import next_tick
 
 
@@ -304,3 +313,64 @@ async def test_a_sync_tick_does_not_hold_up_the_loop() -> None:
     async with AppEngine([App()]):
         await done.wait()
     assert diary == ["tick begins", "handler 1", "tick ends", "handler 2"]
+
+
+# -- at the end ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_tick_left_behind_publishes_from_outside() -> None:
+    """*Design D10*: inside is the tick, and no longer what outlives it."""
+    outcome: list[str] = []
+    gate, hold = anyio.Event(), anyio.Event()
+
+    class Ticks(Application):
+        @schedule(3600)
+        async def tick(self) -> None:
+            group.start_soon(left_behind)
+
+        async def on_ping(self, events: list[Ping]) -> None:
+            await hold.wait()
+
+    async def left_behind() -> None:
+        await gate.wait()
+        try:
+            await engine.pub_event(Ping(2))
+        except EngineClosed:
+            outcome.append("closed")
+
+    async with anyio.create_task_group() as group, AppEngine([Ticks()]) as engine:
+        await engine.pub_event(Ping(1))
+        await anyio.wait_all_tasks_blocked()
+        engine.stop()
+        gate.set()
+        await anyio.wait_all_tasks_blocked()
+        assert outcome == ["closed"]
+        hold.set()
+
+
+async def test_a_tick_that_publishes_after_the_grace_period_has_not_failed() -> None:
+    """`EngineClosed` is its orderly end then, as it is a task's, also in a strict engine."""
+    begun, gate = anyio.Event(), anyio.Event()
+    told: list[str] = []
+
+    class Ticks(Application):
+        @schedule(3600)
+        async def tick(self) -> None:
+            begun.set()
+            await gate.wait()
+            try:
+                await self.engine.pub_event(Ping(1))
+            except EngineClosed:
+                told.append("closed")
+                raise
+
+    class EndsFirst(Application):
+        async def exit(self) -> None:
+            gate.set()
+            await anyio.wait_all_tasks_blocked()
+
+    engine = AppEngine([Ticks(), EndsFirst()], grace_period=0, on_error="raise")
+    async with engine:
+        await begun.wait()
+    assert told == ["closed"]
+    assert engine.statistics().schedules["Ticks.tick"].failed == 0
