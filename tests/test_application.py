@@ -29,6 +29,10 @@ class Ping(Event[int]):
     pass
 
 
+class Pong(Event[int]):
+    pass
+
+
 class Diary:
     """Mixed into applications: the hooks of all of them write into one list."""
 
@@ -108,6 +112,52 @@ async def test_hooks_publish_and_the_events_are_handled_after_the_start() -> Non
     async with AppEngine([App()]):
         pass
     assert got == [1]
+
+
+@pytest.mark.parametrize("place", ["before_start", "handler", "schedule", "task"])
+@pytest.mark.parametrize("kind", ["application", "sub-application"])
+async def test_applications_and_sub_applications_publish_from_everywhere(kind: str, place: str) -> None:
+    """*Spec*, publishing events: `self.engine` in handlers, schedules and background tasks of both."""
+    got: list[int] = []
+
+    class Publishes:
+        engine: Any
+
+        async def publish(self, here: str) -> None:
+            if here == place:
+                await self.engine.pub_event(Pong(7))
+
+        async def before_start(self) -> None:
+            await self.publish("before_start")
+
+        async def on_ping(self, events: list[Ping]) -> None:
+            await self.publish("handler")
+
+        @schedule(3600)
+        async def tick(self) -> None:
+            await self.publish("schedule")
+
+        @task
+        async def work(self) -> None:
+            await self.publish("task")
+
+    class App(Publishes, Application):
+        pass
+
+    class Sub(Publishes, SubApplication):
+        pass
+
+    class Hears(Application):
+        async def on_pong(self, events: list[Pong]) -> None:
+            got.extend(event.data for event in events)
+
+    app: Application = App() if kind == "application" else Application()
+    if kind == "sub-application":
+        app.add_app(Sub())
+    async with AppEngine([app, Hears()]) as engine:
+        await engine.pub_event(Ping(1))
+        await anyio.wait_all_tasks_blocked()
+    assert got == [7]
 
 
 async def test_a_sync_hook_that_returns_a_coroutine_is_an_error() -> None:

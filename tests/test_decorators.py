@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
 import pytest
@@ -181,6 +181,23 @@ async def test_a_function_registered_again_is_one_handler_of_more_classes() -> N
     assert list(engine.statistics().handlers) == ["engine.handle"]
 
 
+async def test_a_bound_method_registered_again_is_one_handler_and_another_object_s_is_another() -> None:
+    got: list[int] = []
+
+    class Keeps:
+        async def handle(self, events: list[Event[int]]) -> None:
+            got.extend(event.data for event in events)
+
+    first, second = Keeps(), Keeps()
+    engine = AppEngine()
+    engine.register_handler(Ping, first.handle)
+    engine.register_handler(Pong, first.handle)
+    engine.register_handler(Ping, second.handle)
+    await publish_all(engine, Ping(1), Pong(2))
+    assert list(engine.statistics().handlers) == ["engine.handle", "engine.handle#2"]
+    assert sorted(got) == [1, 1, 2]
+
+
 async def test_two_functions_of_one_name_have_two_names() -> None:
     engine = AppEngine()
     engine.register_handler(Ping, lambda events: None, lambda events: None)
@@ -213,6 +230,26 @@ async def test_a_sync_handler_that_returns_a_coroutine_fails_and_says_so() -> No
     assert isinstance(failures[0].data, TypeError)
     assert "App.forgets_async is a sync function that returned coroutine" in str(failures[0].data)
     assert engine.statistics().handlers["App.forgets_async"].failed == 2
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+async def test_a_handler_with_a_yield_fails_and_says_so(kind: str) -> None:
+    failures: list[ExceptionEvent] = []
+
+    def generator(events: list[Ping]) -> Generator[int]:
+        yield 1
+
+    async def async_generator(events: list[Ping]) -> AsyncIterator[int]:
+        yield 1
+
+    engine = AppEngine()
+    engine.register_handler(Ping, generator if kind == "generator" else async_generator)
+    engine.register_handler(ExceptionEvent, failures.extend)
+    async with engine:
+        await engine.pub_event(Ping(1))
+    (failure,) = failures
+    assert isinstance(failure.data, TypeError)
+    assert "use no `yield` in it" in str(failure.data)
 
 
 async def test_a_wrapped_method_runs_like_what_it_wraps() -> None:

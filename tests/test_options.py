@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +108,14 @@ def test_the_defaults_are_allowed_values() -> None:
         (), queue_size=1000, max_batch=1000, max_backlog=100_000, grace_period=10.0, start_timeout=60.0,
         exit_timeout=10.0, on_error="contain", max_threads=40,
     )  # fmt: skip
+
+
+def test_the_defaults_are_those_of_the_readme() -> None:
+    """*Spec*: the default queue size (there 10) is told to users, who adjust it."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| `?\"?([\w.,]+)\"?`? \|", readme, re.MULTILINE))
+    parameters = inspect.signature(AppEngine).parameters.values()
+    options = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    assert {name: told[name].replace(",", "") for name in options} == {
+        name: str(value) for name, value in options.items()
+    }

@@ -7,11 +7,13 @@ import importlib
 import inspect
 import os
 import pickle
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -545,3 +547,50 @@ def test_what_is_overridden_does_not_run_the_module(write: Write, settings: Sett
 def test_only_settings_can_be_overridden(settings: Settings, name: str) -> None:
     with pytest.raises(ValueError, match="upper case"):
         settings.override(**{name: 1})
+
+
+# --- in a program -----------------------------------------------------------------------------------------------------
+
+
+IN_A_HOOK = """
+import os
+if {variable!r}:
+    os.environ["EF_SETTINGS_MODULE"] = {variable!r}
+
+from event_flow import AppEngine, Application
+from event_flow.settings import settings
+
+
+class Database(Application):
+    async def before_start(self):
+        print(settings.DATABASE_URL)
+        self.engine.stop()
+
+
+AppEngine([Database()]).start({backend!r}, {options!r})
+"""
+
+
+@pytest.mark.parametrize("how", ["default", "exported", "set by the program"])
+def test_a_program_reads_the_settings_of_its_working_directory_in_a_hook(
+    write: Write, anyio_backend: tuple[str, dict[str, Any]], tmp_path: Path, how: str
+) -> None:
+    """*Spec*: `python main.py`, with the variable exported, set before the import, or not at all."""
+    write("settings.py", "DATABASE_URL = 'default'\n")
+    write("somemodule/myapp.py", "DATABASE_URL = 'custom'\n")
+    backend, options = anyio_backend
+    variable = "somemodule.myapp" if how == "set by the program" else ""
+    program = write("bin/main.py", IN_A_HOOK.format(variable=variable, backend=backend, options=options))
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(event_flow.__file__).parents[1]),
+        "LOGURU_LEVEL": "INFO",
+    }
+    environment.pop("EF_SETTINGS_MODULE", None)
+    if how == "exported":
+        environment["EF_SETTINGS_MODULE"] = "somemodule.myapp"
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "default\n" if how == "default" else "custom\n"), done.stderr
