@@ -66,8 +66,8 @@ def command(example: str, *arguments: str | Path) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours, with the package of this checkout, and loguru's own variable for a log without DEBUG lines."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "LOGURU_LEVEL": "INFO", **more}
+    """Ours, with the package of this checkout, and loguru's own variable for a log of what went wrong only."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "LOGURU_LEVEL": "WARNING", **more}
 
 
 def run(
