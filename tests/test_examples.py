@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import signal
 import sqlite3
 import subprocess
@@ -17,11 +18,14 @@ from typing import Any
 
 import pytest
 
+from event_flow.core.declaration import declarations_of
+from event_flow.core.decorators import marks_of
+from event_flow.core.invoke import is_async
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "example"
 FEED = EXAMPLES / "data" / "earthquakes.geojson"
-BACKENDS = ["asyncio", "trio"]
-EVERY_BACKEND = BACKENDS if sys.platform == "win32" else [*BACKENDS, "uvloop"]
+EVERY_BACKEND = ["asyncio", "trio"] if sys.platform == "win32" else ["asyncio", "trio", "uvloop"]
 
 # Debug mode of asyncio remarks on callbacks that took longer than 0.1 s: that is about the machine.
 SLOW = re.compile(r"Executing <.*> took [\d.]+ seconds\n")
@@ -44,6 +48,10 @@ SAID = {
     "background_tasks": [
         "scanner: parcel 1 … has packed parcel 1",
         "scanner: parcel 8 … has packed parcel 8 … station: all is packed … 9 deliveries: 9 handled, 0 failed",
+        # Each takes 0.3 s for one, and parcels come faster: several workers are at it.
+        "station: Ada has packed",
+        "station: Grace has packed",
+        "station: Edsger has packed",
     ],
     "lifecycle_hooks": [
         "1. engine: starting … 2. database: connecting … 3. sign-up: ready … 4. sign-up: closed",
@@ -94,7 +102,7 @@ def assert_said(expected: str, output: str) -> None:
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EVERY_BACKEND)
 @pytest.mark.parametrize("example", SAID)
 def test_an_example_ends_by_itself_and_shows_what_it_is_about(
     example: str, backend: str, tmp_path: Path
@@ -104,6 +112,28 @@ def test_an_example_ends_by_itself_and_shows_what_it_is_about(
     assert ended.returncode == 0
     for expected in SAID[example]:
         assert_said(expected, ended.stdout)
+
+
+def test_the_first_example_declares_handlers_in_three_ways() -> None:
+    """*Spec*: the naming convention, the decorator; and ours, a plain function."""
+    names = runpy.run_path(str(EXAMPLES / "basic_event_handling.py"))
+    ways = {
+        name.startswith("on_") and not marks_of(vars(app)[name])
+        for app in (names["Exchange"], names["Bookkeeping"])
+        for name in declarations_of(app).handlers
+    }
+    assert ways == {True, False}
+    assert [function for function, _ in names["engine"]._functions.values()] == [names["journal"]]
+
+
+def test_the_example_of_schedules_shows_every_kind() -> None:
+    """*Spec*: different intervals, `run_at_once`, async and sync."""
+    shop = runpy.run_path(str(EXAMPLES / "schedule_tasks.py"))["Shop"]
+    marks = declarations_of(shop).schedules
+    assert len({mark.interval for mark in marks.values()}) > 1
+    assert {(mark.run_at_once, is_async(getattr(shop, name))) for name, mark in marks.items()} >= {
+        (True, True), (False, True), (True, False),
+    }  # fmt: skip
 
 
 @pytest.mark.realtime
