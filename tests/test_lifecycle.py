@@ -132,6 +132,22 @@ async def test_hooks_run_parents_first_and_exits_in_exact_reverse() -> None:
     ]  # fmt: skip
 
 
+async def test_the_task_group_of_a_sub_application_is_nested_in_its_parent_s() -> None:
+    """Design, the task tree: who cancels a group ends what is below it, and only that."""
+    a = Recorder("A", [])
+    a1, a11 = SubRecorder("A1", []), SubRecorder("A11", [])
+    a1.add_app(a11)
+    a.add_app(a1, SubRecorder("A2", []))
+    async with AppEngine([a, Recorder("B", [])]):
+        tasks = anyio.get_running_tasks()
+        names = {each.id: each.name for each in tasks}
+        parents = {each.name: names.get(each.parent_id) for each in tasks if each.parent_id is not None}
+    branches = ("A", "A1", "A11", "A2", "B", "A1.live", "A11.live", "A2.live")
+    assert [parents[name] for name in branches] == [
+        "event-flow supervisor", "A", "A1", "A", "event-flow supervisor", "A1", "A11", "A2",
+    ]  # fmt: skip
+
+
 async def test_nothing_runs_before_every_hook_has_succeeded() -> None:
     """Design D9: a barrier."""
     diary: list[str] = []
