@@ -1,17 +1,21 @@
-"""What every test gets: its backends, a look at the log, and a check that no thread is left behind."""
+"""What every test gets: its backends, a look at the log, and checks that no drain and no thread outlasts its work."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from hypothesis import settings as hypothesis_settings
 from loguru import logger
 
+from event_flow import AppEngine
+from event_flow.core.supervision import Supervisor
 from event_flow.testing.clock import virtual_clock
 
 if TYPE_CHECKING:
@@ -23,6 +27,9 @@ VIRTUAL_TIME = ["asyncio", "trio"]
 
 # Long enough for a thread that was told to end and is on its way out, on a machine that is busy.
 THREAD_END = 5.0
+
+# Seconds that a drain has if nothing is said. A test that wants one to run out gives it a time of its own.
+GRACE_PERIOD: float = inspect.signature(AppEngine).parameters["grace_period"].default
 
 # Two cores and three backends: a deadline for an example would measure the machine.
 hypothesis_settings.register_profile("default", deadline=None)
@@ -80,6 +87,28 @@ def logs() -> Iterator[list[LogRecord]]:
     logger.add(keep, level="TRACE", format="{message}", backtrace=False, diagnose=False)
     yield records
     logger.remove()
+
+
+@pytest.fixture(autouse=True)
+def no_drain_outlasts_its_work() -> Iterator[None]:
+    """Fail a test in which a drain lasts as long as it may: nobody told it that all is quiet.
+
+    Everything else would still be right, only later.
+    """
+    lasted: list[float] = []
+    drain = Supervisor._drain
+
+    async def measure(supervisor: Supervisor) -> None:
+        began = anyio.current_time()
+        await drain(supervisor)
+        if supervisor.run.options.grace_period == GRACE_PERIOD:
+            lasted.append(anyio.current_time() - began)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Supervisor, "_drain", measure)
+        yield
+    if max(lasted, default=0) > 0.99 * GRACE_PERIOD:
+        pytest.fail(f"a drain lasted {max(lasted):.1f} s, all of its grace period", pytrace=False)
 
 
 @pytest.fixture(autouse=True)

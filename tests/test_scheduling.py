@@ -56,8 +56,10 @@ class EveryMinute(Ticking):
         await self.tick()
 
 
-async def run_for(seconds: float, app: Application) -> dict[str, ScheduleStatistics]:
-    engine = AppEngine([app])
+async def run_for(
+    seconds: float, app: Application, *, grace_period: float = 10
+) -> dict[str, ScheduleStatistics]:
+    engine = AppEngine([app], grace_period=grace_period)
     async with engine:
         await anyio.sleep(seconds)
     return dict(engine.statistics().schedules)
@@ -158,7 +160,8 @@ async def test_every_run_has_a_grid_and_numbers_of_its_own() -> None:
 
 @pytest.mark.virtual_clock
 async def test_two_instances_tick_by_themselves() -> None:
-    async with AppEngine([EveryMinute(), EveryMinute(work=lambda _: anyio.sleep(100))]) as engine:
+    apps = [EveryMinute(), EveryMinute(work=lambda _: anyio.sleep(100))]
+    async with AppEngine(apps, grace_period=0) as engine:
         await anyio.sleep(150)
         statistics = engine.statistics().schedules
     assert {name: (each.ticks, each.missed) for name, each in statistics.items()} == {
@@ -222,7 +225,7 @@ async def test_a_tick_that_fails_late_has_missed_ticks_like_any_other() -> None:
         raise OSError
 
     app = EveryMinute(work=work)
-    statistics = await run_for(200, app)
+    statistics = await run_for(200, app, grace_period=0)
     assert app.ticks == [0, 150]
     assert statistics["EveryMinute.each_minute"] == ScheduleStatistics(ticks=2, missed=1, failed=1)
 
