@@ -198,6 +198,78 @@ def test_an_interval_of_next_to_nothing_is_an_interval() -> None:
     assert (tick - missed, tick > 10**15) == (4, True)
 
 
+# -- in real time: uvloop, whose timers cannot be virtual, keeps the grid too ------------------------------------------
+
+
+class Grid(Application):
+    """Notes for each tick its number on the grid, and how late it is; stops the engine at the last one."""
+
+    interval = 0.05
+
+    def __init__(self, *, last: int, work: Callable[[int], float]) -> None:
+        super().__init__()
+        self.last = last
+        self.work = work
+        self.numbers: list[int] = []
+        self.late: list[float] = []
+        self.at_work = 0
+
+    async def before_start(self) -> None:
+        self.start = anyio.current_time()
+
+    async def tick(self, name: str, first: int) -> None:
+        self.at_work += 1
+        assert self.at_work == 1
+        numbers = self.engine.statistics().schedules[name]
+        number = numbers.ticks + numbers.missed - 1 + first
+        self.numbers.append(number)
+        self.late.append(anyio.current_time() - self.start - number * self.interval)
+        if number >= self.last:
+            self.engine.stop()
+        await anyio.sleep(self.work(number))
+        self.at_work -= 1
+
+
+class AtOnce(Grid):
+    @schedule(Grid.interval)
+    async def on_the_grid(self) -> None:
+        await self.tick("AtOnce.on_the_grid", 0)
+
+
+class Later(Grid):
+    @schedule(Grid.interval, run_at_once=False)
+    async def on_the_grid(self) -> None:
+        await self.tick("Later.on_the_grid", 1)
+
+
+# uvloop wakes up to half a millisecond before the time.
+EARLY = 0.001
+
+
+@pytest.mark.realtime
+@pytest.mark.parametrize("kind", [AtOnce, Later])
+async def test_in_real_time_ticks_are_never_early_and_none_is_repeated(kind: type[Grid]) -> None:
+    """How late they are depends on the machine."""
+    app = kind(last=10, work=lambda _: 0)
+    await AppEngine([app]).run()
+    assert app.numbers == sorted(set(app.numbers))
+    assert app.numbers[0] == (0 if kind is AtOnce else 1)
+    assert min(app.late) >= -EARLY
+
+
+@pytest.mark.realtime
+async def test_in_real_time_missed_ticks_become_one_and_the_grid_stays() -> None:
+    app = AtOnce(last=10, work=lambda number: 3.5 * Grid.interval if number == 1 else 0)
+    engine = AppEngine([app])
+    await engine.run()
+    statistics = engine.statistics().schedules["AtOnce.on_the_grid"]
+    assert statistics.missed >= 2
+    assert statistics.ticks + statistics.missed == app.numbers[-1] + 1
+    assert app.numbers == sorted(set(app.numbers))
+    assert not {2, 3} <= set(app.numbers)
+    assert min(app.late) >= -EARLY
+
+
 # -- failures --------------------------------------------------------------------------------------------------------
 
 
