@@ -16,6 +16,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from test_bus import A, Desk
+from waiting import SOON, until
 
 from event_flow import (
     AppEngine,
@@ -29,9 +30,6 @@ from event_flow import (
 )
 from event_flow.core.bus import Bus
 from event_flow.core.inbox import Inbox, Request
-
-# Seconds for what happens at once on any machine; over only when it does not happen at all.
-SOON = 10.0
 
 
 class Ping(Event[int]):
@@ -94,13 +92,6 @@ def foreign(function: Callable[..., object], *args: object) -> Iterator[Foreign]
     made = Foreign(function, *args)
     yield made
     made.join()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for what is done in threads: they wake nobody here."""
-    with anyio.fail_after(SOON):
-        while not holds():  # noqa: ASYNC110
-            await anyio.sleep(0.001)
 
 
 async def until_parked(engine: AppEngine, number: int = 1) -> None:
