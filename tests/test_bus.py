@@ -298,7 +298,7 @@ async def test_a_handler_of_an_engine_in_another_thread_waits_like_everybody_els
     elsewhere = Bus(max_backlog=0)
     elsewhere.thread = get_ident() + 1
     desk.publish("waits", A(1), Origin(elsewhere, Kind.CALL, lane))
-    assert (lane.over_limit, lane.parked) == (0, set())
+    assert (lane.over_limit, list(lane.waits_for)) == (0, [])
 
 
 async def test_a_publish_that_passes_one_lane_still_waits_for_another(desk: Desk) -> None:
@@ -347,14 +347,14 @@ async def test_a_publish_that_waits_no_more_is_forgotten_by_its_handler(desk: De
     desk.open()
     call = await desk.take(first)
     waiter = desk.publish("waits", B(1), call)
-    assert first.parked == {waiter}
+    assert list(first.waits_for) == [second]
     if end == "granted":
         await desk.take(second)
     elif end == "cancelled":
         desk.bus.room.withdraw(waiter)
     else:
         desk.bus.close()
-    assert first.parked == set()
+    assert not first.waits_for
 
 
 async def test_lanes_follow_the_class_of_the_event() -> None:

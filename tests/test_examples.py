@@ -340,3 +340,19 @@ def test_the_demo_fails_when_the_database_holds_something_else_than_the_feed(tmp
         output, _ = demo.communicate(timeout=40)
     assert demo.returncode == 1
     assert "the engine   1,707      39   1,706  DISAGREES\n" in output
+
+
+def test_the_demo_ends_quietly_when_nobody_reads_on(tmp_path: Path) -> None:
+    """`earthquakes.py | head -2`."""
+    with subprocess.Popen(
+        command("earthquakes", "--seconds", "0.5"),
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(40) == 141
+    assert said.endswith("earthquakes: nobody reads on\n")
+    assert "Traceback" not in said
