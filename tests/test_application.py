@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -457,7 +458,16 @@ def test_a_decorator_may_fill_in_what_the_engine_does_not_give() -> None:
 
         return filled
 
+    def with_its_signature(function: Callable[..., Any]) -> Callable[..., Any]:
+        filled = with_prefix(function)
+        filled.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        return filled
+
     class App(Application):
+        @on_event(Ping)
+        @with_its_signature
+        async def handle_too(self, prefix: str, events: list[Ping]) -> None: ...
+
         @on_event(Ping)
         @with_prefix
         async def handle(self, prefix: str, events: list[Ping]) -> None: ...

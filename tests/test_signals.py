@@ -31,6 +31,7 @@ from event_flow import (
     task,
 )
 from event_flow.core.activity import Activity
+from event_flow.core.backend import _uninterrupted
 from event_flow.core.bus import Bus
 from event_flow.core.hooks import HookCall
 from event_flow.core.lane import Lane
@@ -573,6 +574,8 @@ done: list[str] = []
         (["event_flow.core.threads"], False),
         (["threading", "event_flow.core.threads"], False),
         (["_weakrefset", "asyncio.tasks"], False),
+        (["loguru._logger"], False),
+        (["sniffio._impl"], False),
         (["json.decoder", "__main__", "event_flow.core.delivery"], True),
     ],
     ids=lambda value: "<".join(value) if isinstance(value, list) else "",
@@ -738,6 +741,41 @@ def test_ctrl_c_inside_of_the_engine_s_own_code_tears_nothing(
     is_users = moment in ("handler", "tick", "hook of the user")
     assert torn == ([moment] if is_users and anyio_backend[0] == "trio" else [])
     assert engine.statistics().queued == engine.statistics().running == 0
+
+
+def test_on_trio_every_task_of_the_engine_begins_and_ends_uninterrupted() -> None:
+    """*Regression*: anyio's task group has a function of its own around each, in which Ctrl+C was raised. Only Trio does so."""
+    trio = pytest.importorskip("trio")
+    begins: dict[str, object] = {}
+
+    class App(Application):
+        async def on_ping(self, events: list[Ping]) -> None: ...
+
+        @schedule(60)
+        async def tick(self) -> None: ...
+
+        @task
+        async def live(self) -> None:
+            look(trio.lowlevel.current_root_task())
+            self.engine.stop()
+
+        async def exit(self) -> None:
+            look(trio.lowlevel.current_root_task())
+
+    def look(root: Any) -> None:
+        begins[root.name] = getattr(root.coro, "cr_code", None)
+        for nursery in root.child_nurseries:
+            for child in nursery.child_tasks:
+                look(child)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(AppEngine([App()]).run)
+
+    anyio.run(main, backend="trio")
+    uninterrupted = {function.__code__ for function in _uninterrupted}
+    names = ["event-flow supervisor", "App", "App.on_ping", "App.tick", "App.live", "App.exit"]
+    assert {name: begins[name] in uninterrupted for name in names} == dict.fromkeys(names, True)
 
 
 def test_start_in_another_thread_touches_no_signal_handlers(

@@ -11,8 +11,8 @@ import importlib.util
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
@@ -105,6 +105,34 @@ def protect_from_interrupts() -> None:
         for function in _uninterrupted:
             trio.lowlevel.enable_ki_protection(function)
         trio.lowlevel.disable_ki_protection(_call_interruptibly)
+
+
+def create_task_group() -> AbstractAsyncContextManager[Any]:
+    """A task group for tasks that are `uninterrupted` from the first step to the last, with `start_soon` and `cancel_scope`.
+
+    On Trio it is Trio's own: anyio's calls what it starts from a function of anyio, in which Ctrl+C may be raised.
+    """
+    if not _is_trio():
+        return anyio.create_task_group()
+    import trio
+
+    return _nursery(trio.open_nursery())
+
+
+@asynccontextmanager
+async def _nursery(nursery: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+    """As anyio's task group ends: several cancellations are one."""
+    try:
+        async with nursery as group:
+            yield group
+    except BaseExceptionGroup as exc:
+        cancelled, others = exc.split(anyio.get_cancelled_exc_class())
+        if cancelled is None or others is not None:
+            raise
+        error: BaseException = cancelled
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 def _is_trio() -> bool:

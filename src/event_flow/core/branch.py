@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from event_flow.core.annotation import EventClasses
-from event_flow.core.backend import NativeTask, uninterrupted
+from event_flow.core.backend import NativeTask, create_task_group, uninterrupted
 from event_flow.core.background import BackgroundTask
 from event_flow.core.declaration import Declarations, method_of
 from event_flow.core.delivery import Worker
@@ -65,7 +65,7 @@ class Branch:
         """Hold the task group open until it is cancelled. To be started in the parent's group; a second time does nothing."""
         if self.task_group is not None:
             return
-        async with anyio.create_task_group() as self.task_group:
+        async with create_task_group() as self.task_group:
             self.run.bell.ring()
             while True:
                 try:

@@ -20,6 +20,7 @@ from event_flow.core.annotation import EventClasses
 from event_flow.core.backend import (
     LoopGone,
     Wake,
+    create_task_group,
     current_wake,
     in_event_loop,
     protect_from_interrupts,
@@ -104,7 +105,7 @@ class Lifecycle(Publisher):
         supervisor = self._prepare()
         cancelled: BaseException | None = None
         try:
-            async with anyio.create_task_group() as root:
+            async with create_task_group() as root:
                 await supervisor.watch(root, self, task_status)
         except anyio.get_cancelled_exc_class() as exc:
             cancelled = exc
@@ -125,6 +126,7 @@ class Lifecycle(Publisher):
     @uninterrupted
     async def __aenter__(self) -> Self:
         """Run the engine beside the body of `async with`. A failure of the engine cancels the body; `stop()` does not."""
+        protect_from_interrupts()
         group = anyio.create_task_group()
         await group.__aenter__()
         try:
@@ -234,6 +236,7 @@ class Lifecycle(Publisher):
     def _prepare(self) -> Supervisor:
         """Make everything anew for a run."""
         wake = current_wake()
+        protect_from_interrupts()
         with self._beginning:
             self._require_not_running("run")
             before = self.state
@@ -243,7 +246,6 @@ class Lifecycle(Publisher):
             self._is_stop_early = False
             bus.state = EngineState.STARTING
             bus.thread = self._thread = get_ident()
-        protect_from_interrupts()
         bus.activity.on_change = self._bell.ring
         self._wake = wake
         threads = Threads(self._options.max_threads, wake)

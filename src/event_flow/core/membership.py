@@ -81,6 +81,8 @@ def require_call(function: Any, name: str, *, with_events: bool = False) -> None
     """Raises `DeclarationError` unless `function` can be called as the engine will: with a list of events, or with nothing."""
     if not callable(function):
         raise DeclarationError(f"{name} is {safe_repr(function)}: a function or method is needed")
+    if hasattr(function, "__signature__"):
+        return  # what a decorator says of the function inside, to which it may give further arguments
     given: tuple[object, ...] = ([],) if with_events else ()
     try:
         # Not that of what it wraps: a decorator may fill in further arguments.

@@ -21,7 +21,13 @@ from typing import Any, Self
 from event_flow.core.backend import LoopGone, Wake, wake_on_signals
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
-NOT_INTO = frozenset({"event_flow", "anyio", "asyncio", "trio", "uvloop", "selectors", "outcome", "loguru"})
+# Ours, and what the loops and ours call.
+NOT_INTO = frozenset(
+    {
+        "event_flow", "anyio", "loguru", "asyncio", "uvloop", "selectors",
+        "trio", "attr", "outcome", "sniffio", "sortedcontainers",
+    }
+)  # fmt: skip
 
 # Seconds between two looks at a handler that hogs the loop; somebody who has pressed Ctrl+C twice should not notice.
 KNOCK_INTERVAL = 0.01

@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import anyio
 from anyio import CancelScope
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 from loguru import logger
 
-from event_flow.core.backend import NativeTask, uninterrupted
+from event_flow.core.backend import NativeTask, create_task_group, uninterrupted
 from event_flow.core.branch import Branch
 from event_flow.core.endurance import Endurance, outlive_cancellation
 from event_flow.core.exception import ExitTimeout, StartTimeout, safe_repr
@@ -138,7 +137,7 @@ class Supervisor:
         self.run.failures.supervisor = NativeTask()
         try:
             with CancelScope(shield=True):
-                async with anyio.create_task_group() as self._root:
+                async with create_task_group() as self._root:
                     await self._live()
                     await self._end()
                     self._root.cancel_scope.cancel()
