@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -356,7 +357,7 @@ class SyncTicks(Application):
 async def test_sync_ticks_run_in_a_thread_on_the_same_grid() -> None:
     """Nothing sets a deadline while the thread runs, so the virtual clock may not jump over it."""
     app = SyncTicks(20)
-    async with AppEngine([app]) as engine:
+    async with AppEngine([app], grace_period=math.inf) as engine:
         await app.done.wait()
         assert engine.statistics().schedules["SyncTicks.tick"] == ScheduleStatistics(
             ticks=20, missed=0, failed=0
