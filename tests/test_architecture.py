@@ -43,7 +43,7 @@ WITHOUT_ANYIO = LAYERS[0] | LAYERS[1]
 MAY_IMPORT = {"anyio", "loguru", "orjson"}
 KNOWS_BACKENDS = {"core/backend.py", "testing/clock.py"}
 NO_NAMES = {"utils", "helpers", "common", "base", "util", "misc"}
-LONGEST = 400
+LONGEST = 350
 
 
 def relative(path: Path) -> str:
