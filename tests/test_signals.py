@@ -30,6 +30,7 @@ from event_flow import (
     schedule,
     task,
 )
+from event_flow.core import assembly, lifecycle
 from event_flow.core.activity import Activity
 from event_flow.core.backend import _uninterrupted
 from event_flow.core.bus import Bus
@@ -652,9 +653,20 @@ def test_a_knock_that_comes_late_is_no_third_signal(monkeypatch: pytest.MonkeyPa
     assert not handlers._is_knock
 
 
+MOMENTS = [
+    "prepare", "open", "put", "put of many", "put nowait", "rest", "hook", "supervisor", "stop", "close", "finish",
+    "handler", "tick", "hook of the user",
+]  # fmt: skip
+
+
 # Regression: on Trio it was raised into the supervisor or into the bookkeeping of a lane, and no exit hook ran.
-@pytest.mark.parametrize("way", ["run", "async with", "task group"])
-@pytest.mark.parametrize("moment", ["open", "close", "put", "rest", "hook", "supervisor", "handler"])
+@pytest.mark.parametrize(
+    ("moment", "way"),
+    [
+        *((moment, way) for moment in MOMENTS for way in ("run", "async with", "task group")),
+        ("leave", "async with"),
+    ],
+)
 def test_ctrl_c_inside_of_the_engine_s_own_code_tears_nothing(
     anyio_backend: Backend, monkeypatch: pytest.MonkeyPatch, moment: str, way: str
 ) -> None:
@@ -688,8 +700,13 @@ def test_ctrl_c_inside_of_the_engine_s_own_code_tears_nothing(
         @task
         async def publish(self) -> None:
             for number in range(100):
-                await self.engine.pub_event(Ping(number))
-                await checkpoint()
+                if moment == "put of many":
+                    await self.engine.pub_events([Ping(number)])
+                elif moment == "put nowait":
+                    self.engine.pub_event_nowait(Ping(number))
+                else:
+                    await self.engine.pub_event(Ping(number))
+                await self.engine.wait_idle()
             self.engine.stop()
 
         async def exit(self) -> None:
@@ -699,7 +716,12 @@ def test_ctrl_c_inside_of_the_engine_s_own_code_tears_nothing(
             await checkpoint()
             diary.append("app exits")
 
-    places: dict[str, tuple[type, str]] = {
+    places: dict[str, tuple[Any, str]] = {
+        "prepare": (assembly, "grow"),
+        "finish": (assembly, "report"),
+        "leave": (lifecycle, "_leave"),
+        "put of many": (Lane, "put"),
+        "put nowait": (Lane, "put"),
         "open": (Bus, "open"),
         "close": (Lane, "close"),
         "put": (Lane, "put"),

@@ -9,7 +9,7 @@ from event_flow.core.lane import Lane
 
 
 class Activity:
-    """What one run is busy with. `on_change` is called when it may have become idle or quiet, and somebody waits for that."""
+    """What one run is busy with. `on_change` is called when it may have become idle or quiet."""
 
     def __init__(self) -> None:
         self.on_change: Callable[[], object] = lambda: None

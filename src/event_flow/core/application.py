@@ -51,8 +51,8 @@ class ApplicationBase(metaclass=DeclaringMeta):
     def add_app(self, *apps: SubApplication) -> None:
         """Add sub-applications. They start after this application's `before_start` and are gone before its `exit`.
 
-        Raises `DeclarationError` for anything but a `SubApplication` that belongs nowhere yet, and for annotations that
-        cannot be resolved once there is an engine; `EngineStateError` when that has been started. Then none was added.
+        Raises `DeclarationError` for anything but a `SubApplication` that belongs nowhere yet, and, once there is an
+        engine, for what its `add_app` refuses; `EngineStateError` when that has been started. Then none was added.
         """
         engine = self._engine_if_any
         if engine is not None:
@@ -173,8 +173,9 @@ class AppEngine(Lifecycle):
     def add_app(self, *apps: Application) -> None:
         """Add applications. They start in this order and end in reverse.
 
-        Raises `DeclarationError` for anything but an `Application` that belongs nowhere yet, or whose annotations
-        cannot be resolved, and `EngineStateError` when the engine has been started. Then none was added.
+        Raises `DeclarationError` for anything but an `Application` that belongs nowhere yet, and for one that has an
+        annotation that cannot be resolved, or a handler, schedule, task or hook that could not be called; and
+        `EngineStateError` when the engine has been started. Then none was added.
         """
         self._require_not_running("add_app")
         for app in apps:
@@ -213,14 +214,17 @@ class AppEngine(Lifecycle):
         self._register("register_handler", classes, *functions)
 
     def before_start(self, hook: FunctionT) -> FunctionT:
-        """Decorator: call `hook`, sync or async and without arguments, before anything starts; returns it as it is."""
+        """Decorator: call `hook`, sync or async and without arguments, before anything starts; returns it as it is.
+
+        Raises `DeclarationError` for what cannot be called so, `EngineStateError` when the engine has been started.
+        """
         self._add_hook("before_start", self._before_start, hook)
         return hook
 
     def exit(self, hook: FunctionT) -> FunctionT:
         """Decorator: call `hook`, sync or async and without arguments, when everything has ended; returns it as it is.
 
-        Called last registered first, once `run()` has begun also when the start failed.
+        Called last registered first, once `run()` has begun also when the start failed. Raises what `before_start` does.
         """
         self._add_hook("exit", self._exit, hook)
         return hook

@@ -148,7 +148,6 @@ class Inbox:
 
     def _later(self, request: Request) -> Callable[[], None]:
         """A waiter is notified while others are being looked at; so its turn comes in the next pass of the loop."""
-
         return lambda: self._call_in_loop(lambda: self._resume(request))
 
     def _resume(self, request: Request) -> None:

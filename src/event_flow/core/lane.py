@@ -85,9 +85,8 @@ class Lane:
         self.reserved = 0  # places granted to publishes that have not been delivered yet
         self.guarded = True  # every publish takes the slow path: while the engine does not run, or drains
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # publishes parked here, in order of arrival
-        self.waits_for: Counter[Lane] = (
-            Counter()
-        )  # where publishes of the live call of this lane's handler are parked
+        # How many publishes of the live call of this lane's handler are parked, by where.
+        self.waits_for: Counter[Lane] = Counter()
         self.is_closed = False
         self.busy = False  # something is queued, running or reserved
 

@@ -110,9 +110,8 @@ class Lifecycle(Publisher):
         except anyio.get_cancelled_exc_class() as exc:
             cancelled = exc
         except BaseExceptionGroup as exc:
-            supervisor.fatal.extend(
-                exc.exceptions
-            )  # what `watch` raised: Trio's KeyboardInterrupt, or a bug of the framework
+            # What `watch` raised: Trio's KeyboardInterrupt, or a bug of the framework.
+            supervisor.fatal.extend(exc.exceptions)
         finally:
             report = self._finish(supervisor)
         try:
@@ -161,9 +160,8 @@ class Lifecycle(Publisher):
         nothing before the start and after the end; while the engine starts, it cancels the hook at work.
         """
         if self._supervisor is None and self._bus.state is EngineState.STARTING:
-            self._is_stop_early = (
-                True  # a run is being prepared in this very moment, and looks at it when it is
-            )
+            # A run is being prepared in this very moment, and looks at it when that is done.
+            self._is_stop_early = True
         supervisor, wake = self._supervisor, self._wake
         if supervisor is None or wake is None:
             return
