@@ -34,7 +34,7 @@ LAYERS = (
         "inbox",
     },
     {"failure", "run", "delivery", "scheduling", "background", "branch"},
-    {"signals", "endurance", "hooks", "supervision", "assembly", "publishing", "lifecycle"},
+    {"signals", "endurance", "hooks", "supervision", "assembly", "accounting", "publishing", "lifecycle"},
     {"application"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -30,7 +30,7 @@ from event_flow import (
     schedule,
     task,
 )
-from event_flow.core import assembly, lifecycle
+from event_flow.core import accounting, assembly, lifecycle
 from event_flow.core.activity import Activity
 from event_flow.core.backend import _uninterrupted
 from event_flow.core.bus import Bus
@@ -718,7 +718,7 @@ def test_ctrl_c_inside_of_the_engine_s_own_code_tears_nothing(
 
     places: dict[str, tuple[Any, str]] = {
         "prepare": (assembly, "grow"),
-        "finish": (assembly, "report"),
+        "finish": (accounting, "report"),
         "leave": (lifecycle, "_leave"),
         "put of many": (Lane, "put"),
         "put nowait": (Lane, "put"),

@@ -1,4 +1,4 @@
-"""Builds the branches of a run from what was added to the engine, and reads its numbers off them."""
+"""Builds the branches of a run from what was added to the engine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 
 from event_flow.core.annotation import EventClasses
 from event_flow.core.branch import Branch
-from event_flow.core.bus import Bus
 from event_flow.core.declaration import declarations_of
 from event_flow.core.membership import Node
-from event_flow.core.report import EngineStatistics, HandlerStatistics, ScheduleStatistics, ShutdownReport
 from event_flow.core.run import Run
 
 FUNCTIONS = "engine"
@@ -63,64 +61,3 @@ def name_of(function: Any) -> str:
     """What to call a function, partial or callable object."""
     function = getattr(function, "func", function)
     return str(getattr(function, "__name__", type(function).__name__))
-
-
-def statistics(bus: Bus, branches: Iterable[Branch]) -> EngineStatistics:
-    """The numbers as they are now."""
-    handlers = {
-        lane.name: HandlerStatistics(
-            queued=lane.queued,
-            running=lane.running,
-            accepted=lane.accepted,
-            handled=lane.handled,
-            failed=lane.failed,
-            dropped=lane.dropped,
-            batches=lane.batches,
-            largest_batch=lane.largest_batch,
-            over_limit=lane.over_limit,
-        )
-        for lane in bus.router.lanes
-    }
-    each = handlers.values()
-    return EngineStatistics(
-        state=bus.state,
-        backlog=len(bus.backlog),
-        unhandled=bus.unhandled,
-        queued=sum(handler.queued for handler in each),
-        running=sum(handler.running for handler in each),
-        accepted=sum(handler.accepted for handler in each),
-        handled=sum(handler.handled for handler in each),
-        failed=sum(handler.failed for handler in each),
-        dropped=sum(handler.dropped for handler in each),
-        batches=sum(handler.batches for handler in each),
-        largest_batch=max((handler.largest_batch for handler in each), default=0),
-        over_limit=sum(handler.over_limit for handler in each),
-        handlers=handlers,
-        schedules={
-            schedule.name: ScheduleStatistics(
-                ticks=schedule.ticks, missed=schedule.missed, failed=schedule.failed
-            )
-            for branch in branches
-            for schedule in branch.schedules
-        },
-    )
-
-
-def report(bus: Bus, tasks_left: Iterable[str], threads_left: Iterable[str]) -> ShutdownReport:
-    """The numbers after the end."""
-    lanes = bus.router.lanes
-    accepted = sum(lane.accepted for lane in lanes)
-    handled = sum(lane.handled for lane in lanes)
-    failed = sum(lane.failed for lane in lanes)
-    dropped = sum(lane.dropped for lane in lanes)
-    return ShutdownReport(
-        accepted=accepted,
-        handled=handled,
-        failed=failed,
-        dropped=dropped,
-        abandoned=accepted - handled - failed - dropped,
-        unhandled=bus.unhandled,
-        abandoned_events={lane.name: dict(lane.abandoned) for lane in lanes if lane.abandoned},
-        tasks_left=tuple(tasks_left),
-        threads_left=tuple(threads_left),
-    )

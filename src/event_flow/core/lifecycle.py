@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from loguru import logger
 
-from event_flow.core import assembly
+from event_flow.core import accounting, assembly
 from event_flow.core.annotation import EventClasses
 from event_flow.core.backend import (
     LoopGone,
@@ -227,7 +227,7 @@ class Lifecycle(Publisher):
 
     def statistics(self) -> EngineStatistics:
         """The numbers of the current run, or of the last one."""
-        return assembly.statistics(self._bus, self._branches)
+        return accounting.statistics(self._bus, self._branches)
 
     # -- one run ---------------------------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class Lifecycle(Publisher):
     def _finish(self, supervisor: Supervisor) -> ShutdownReport:
         """Nothing runs any more. Called also when the loop is torn down under the engine, so it only sets and closes."""
         run = supervisor.run
-        report = assembly.report(run.bus, supervisor.tasks_left, run.threads.left)
+        report = accounting.report(run.bus, supervisor.tasks_left, run.threads.left)
         run.inbox.close()
         run.threads.close()
         run.failures.summarise()
