@@ -259,7 +259,10 @@ async def test_the_log_line_of_a_full_queue_comes_when_every_handler_has_the_eve
 
 
 @pytest.mark.virtual_clock
-async def test_a_drain_says_what_is_left_and_whose_time_was_over(logs: list[LogRecord]) -> None:
+@pytest.mark.parametrize(("events", "left"), [(1, "1 delivery"), (2, "2 deliveries")])
+async def test_a_drain_says_what_is_left_and_whose_time_was_over(
+    events: int, left: str, logs: list[LogRecord]
+) -> None:
     """Somebody who has pressed Ctrl+C should see why the program is still there."""
     engine = AppEngine(grace_period=5)
 
@@ -268,12 +271,12 @@ async def test_a_drain_says_what_is_left_and_whose_time_was_over(logs: list[LogR
         await anyio.sleep(60)
 
     async with engine:
-        await engine.pub_event(Ping(1))
-        await anyio.wait_all_tasks_blocked()
-        await engine.pub_event(Ping(2))
+        for number in range(events):
+            await engine.pub_event(Ping(number))
+            await anyio.wait_all_tasks_blocked()
     said = [(record.level, record.message, record.extra) for record in logs]
     assert (
-        "INFO", "The engine stops, after 2 deliveries that were accepted; grace_period=5 s", {"deliveries": 2},
+        "INFO", f"The engine stops, after {left} it has accepted; grace_period=5 s", {"deliveries": events},
     ) in said  # fmt: skip
     assert (
         "WARNING", "The grace period of 5 s is over for engine.is_slow", {"handlers": ["engine.is_slow"]},
