@@ -275,4 +275,4 @@ def _tell_parent(spec: ModuleSpec, module: ModuleType) -> None:
         setattr(sys.modules[parent], child, module)
 
 
-settings = Settings()
+settings: Settings = Settings()

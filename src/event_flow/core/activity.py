@@ -13,7 +13,7 @@ class Activity:
 
     def __init__(self) -> None:
         self.on_change: Callable[[], object] = lambda: None
-        self.busy_lanes = 0
+        self.busy_lanes: int = 0
         self._ticks = 0
         self._watchers = 0
 

@@ -29,9 +29,9 @@ class Signature:
 
     def __init__(self, where: str, function: Any, owner: type, frames: Sequence[FrameType]) -> None:
         self.where = where
-        self.function = inspect.unwrap(function)
+        self.function: Any = inspect.unwrap(function)
         self.owner = owner
-        self.frames = frames_around(self.function, frames)
+        self.frames: tuple[FrameType, ...] = frames_around(self.function, frames)
 
     def listed_events(self, annotation: Any) -> EventClasses | None:
         """The event classes of `list[E]` or `list[A | B]`; None if the annotation is anything else.

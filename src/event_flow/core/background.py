@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from event_flow.core.bus import Bus
 from event_flow.core.exception import EngineClosed
+from event_flow.core.failure import Failures
 from event_flow.core.invoke import invoke
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
+from event_flow.core.threads import Threads
 
 
 class BackgroundTask:
@@ -18,9 +21,9 @@ class BackgroundTask:
         self.name = name
         self.app = app
         self.function = function
-        self.bus = run.bus
-        self.threads = run.threads
-        self.failures = run.failures
+        self.bus: Bus = run.bus
+        self.threads: Threads = run.threads
+        self.failures: Failures = run.failures
 
     async def run(self) -> None:
         """Call the task once. A sync one may run for ever, so it has a thread to itself."""

@@ -37,13 +37,13 @@ class Bus:
     """Everything published in one run of an engine, from admission to the end of its delivery."""
 
     def __init__(self, *, max_backlog: int) -> None:
-        self.state = EngineState.NEW
+        self.state: EngineState = EngineState.NEW
         self.thread: int | None = None  # the loop's, once there is one
-        self.router = Router()
-        self.activity = Activity()
-        self.room = Room(self.activity, max_backlog)
+        self.router: Router = Router()
+        self.activity: Activity = Activity()
+        self.room: Room = Room(self.activity, max_backlog)
         self.backlog: list[Event[Any]] = []  # published before the handlers run
-        self.unhandled = 0
+        self.unhandled: int = 0
         self.report: ShutdownReport | None = None  # what became of it all, once everything has ended
         self._unyielded = 0  # events published, as far as known, since the last checkpoint
         self._unhandled_classes: set[type] = set()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import anyio
 
 from event_flow.core.backend import NativeTask, interruptible, uninterrupted
+from event_flow.core.bus import Bus
 from event_flow.core.event import ExceptionEvent
-from event_flow.core.failure import is_cancelled_by_scope
+from event_flow.core.failure import Failures, is_cancelled_by_scope
 from event_flow.core.invoke import invoke, is_async
 from event_flow.core.lane import Batch, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.run import Run
+from event_flow.core.threads import Threads
 
 
 class Worker:
@@ -18,9 +20,9 @@ class Worker:
 
     def __init__(self, lane: Lane, run: Run) -> None:
         self.lane = lane
-        self.bus = run.bus
-        self.threads = run.threads
-        self.failures = run.failures
+        self.bus: Bus = run.bus
+        self.threads: Threads = run.threads
+        self.failures: Failures = run.failures
         self._call = interruptible(lane.function) if is_async(lane.function) else self._call_in_thread
 
     async def work(self) -> None:

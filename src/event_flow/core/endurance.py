@@ -31,7 +31,7 @@ class Endurance:
     def __init__(self, bell: Bell, on_cancel: Callable[[], object]) -> None:
         self.bell = bell
         self.on_cancel = on_cancel
-        self.native_cancels = 0
+        self.native_cancels: int = 0
         self.is_hurried = False
 
     async def until(self, holds: Callable[[], bool], timeout: float = math.inf) -> bool:

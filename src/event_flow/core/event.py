@@ -63,7 +63,7 @@ class EventWithSource(Event[DataT]):
 
     def __init__(self, source: Any, data: DataT = None) -> None:  # type: ignore[assignment]
         super().__init__(data)
-        self.source = source
+        self.source: Any = source
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.source!r}, {self.data!r})"
@@ -91,10 +91,10 @@ class ExceptionEvent(Event[BaseException]):
         redeliver: Redeliver | None = None,
     ) -> None:
         super().__init__(exception)
-        self.handler = handler
-        self.traceback_str = traceback_str
-        self.attempt = attempt
-        self.events = tuple(events)
+        self.handler: str = handler
+        self.traceback_str: str = traceback_str
+        self.attempt: int = attempt
+        self.events: tuple[Event[Any], ...] = tuple(events)
         self._redeliver = redeliver
 
     async def redeliver(self) -> None:

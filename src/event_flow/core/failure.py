@@ -108,7 +108,7 @@ class Failures:
     def __init__(self, bus: Bus, on_error: OnError) -> None:
         self.bus = bus
         self.fail: Callable[[BaseException], object] = _nobody_listens
-        self.is_strict = on_error == "raise"
+        self.is_strict: bool = on_error == "raise"
         self.supervisor: NativeTask | None = None
         self.is_loop_ending = False  # native cancellation has reached the supervisor, and was answered
         self._logs: dict[tuple[str, str], FailureLog] = {}  # by the names of handler and application

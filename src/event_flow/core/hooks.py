@@ -31,11 +31,11 @@ class HookCall:
         self.run = run
         self.endurance = endurance
         # Shielded: what cancels the group around it must not cut it short; the supervisor cancels this very scope.
-        self.scope = CancelScope(shield=True)
-        self.has_begun = False
-        self.is_done = False
-        self.has_succeeded = False
-        self.is_left = False  # the engine has gone on without it
+        self.scope: CancelScope = CancelScope(shield=True)
+        self.has_begun: bool = False
+        self.is_done: bool = False
+        self.has_succeeded: bool = False
+        self.is_left: bool = False  # the engine has gone on without it
         self.error: BaseException | None = None
 
     async def begin(self, group: TaskGroup) -> None:

@@ -18,7 +18,7 @@ from event_flow.core.event import Event
 from event_flow.core.exception import EngineClosed
 from event_flow.core.origin import Origin, current_origin
 from event_flow.core.room import Waiter
-from event_flow.core.threads import lender_of
+from event_flow.core.threads import Threads, lender_of
 
 # Seconds that a waiting thread takes for granted that there is still a loop to answer it. The only thing here that is looked at
 # now and then: a loop that is closed by hand, under its tasks, tells nobody.
@@ -35,7 +35,7 @@ class Request:
         self.events = events
         self.origin: Origin | None = current_origin.get()
         # Whose place the thread holds, and lends while it waits. It may be another engine's.
-        self.lender = lender_of(threading.current_thread())
+        self.lender: Threads | None = lender_of(threading.current_thread())
         self.answer: Future[None] = Future()
         self.waiter: Waiter | None = None
         self.next = 0

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from event_flow.core.event import Event
 
@@ -67,37 +68,39 @@ class Lane:
     def __init__(
         self, name: str, app: str, function: Callable[..., Any], *, queue_size: int, max_batch: int
     ) -> None:
-        self.name = name
-        self.app = app
-        self.function = function
-        self.queue_size = queue_size
-        self.max_batch = max_batch
+        self.name: str = name
+        self.app: str = app
+        self.function: Callable[..., Any] = function
+        self.queue_size: int = queue_size
+        self.max_batch: int = max_batch
         # Unbounded in batches: what bounds the lane is the number of events.
-        self.send_stream, self.receive_stream = anyio.create_memory_object_stream[Batch](math.inf)
-        self.scope = CancelScope()
+        streams = anyio.create_memory_object_stream[Batch](math.inf)
+        self.send_stream: MemoryObjectSendStream[Batch] = streams[0]
+        self.receive_stream: MemoryObjectReceiveStream[Batch] = streams[1]
+        self.scope: CancelScope = CancelScope()
 
         self.arrival: anyio.Event | None = None  # the worker waits for it while nothing is queued
         self.open: Batch = []
-        self.allowance = 0
-        self.stride = YIELD_AFTER  # most events that the open batch may take on without another look
-        self.mark = 0  # length of the open batch at the last look
-        self.held = 0  # events queued in closed batches
-        self.reserved = 0  # places granted to publishes that have not been delivered yet
-        self.guarded = True  # every publish takes the slow path: while the engine does not run, or drains
+        self.allowance: int = 0
+        self.stride: int = YIELD_AFTER  # most events that the open batch may take on without another look
+        self.mark: int = 0  # length of the open batch at the last look
+        self.held: int = 0  # events queued in closed batches
+        self.reserved: int = 0  # places granted to publishes that have not been delivered yet
+        self.guarded: bool = True  # all take the slow path: while the engine does not run, or drains
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # publishes parked here, in order of arrival
         # How many publishes of the live call of this lane's handler are parked, by where.
         self.waits_for: Counter[Lane] = Counter()
-        self.is_closed = False
-        self.busy = False  # something is queued, running or reserved
+        self.is_closed: bool = False
+        self.busy: bool = False  # something is queued, running or reserved
 
-        self.running = 0
-        self.handled = 0
-        self.failed = 0
-        self.dropped = 0
+        self.running: int = 0
+        self.handled: int = 0
+        self.failed: int = 0
+        self.dropped: int = 0
         self.abandoned: Counter[str] = Counter()  # by event class
-        self.batches = 0
-        self.largest_batch = 0
-        self.over_limit = 0
+        self.batches: int = 0
+        self.largest_batch: int = 0
+        self.over_limit: int = 0
 
     @property
     def queued(self) -> int:

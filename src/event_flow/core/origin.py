@@ -29,10 +29,10 @@ class Origin:
     __slots__ = ("bus", "kind", "lane", "live")
 
     def __init__(self, bus: Bus, kind: Kind, lane: Lane | None = None) -> None:
-        self.bus = bus
-        self.kind = kind
-        self.lane = lane
-        self.live = True
+        self.bus: Bus = bus
+        self.kind: Kind = kind
+        self.lane: Lane | None = lane
+        self.live: bool = True
 
     def end(self) -> None:
         """The call has ended; nobody need wait for what it left behind."""

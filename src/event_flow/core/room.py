@@ -40,13 +40,13 @@ class Waiter:
     __slots__ = ("error", "event", "granted", "lanes", "moves", "notify", "origin", "parked_at", "passed")
 
     def __init__(self, event: Event[Any], lanes: tuple[Lane, ...], origin: Origin | None) -> None:
-        self.event = event
-        self.lanes = lanes
-        self.origin = origin
+        self.event: Event[Any] = event
+        self.lanes: tuple[Lane, ...] = lanes
+        self.origin: Origin | None = origin
         self.notify: Callable[[], object] = lambda: None
         self.parked_at: Lane | None = None
-        self.granted = False
-        self.moves = 0  # how often a place was free for it at one lane, and another lane was full
+        self.granted: bool = False
+        self.moves: int = 0  # how often a place was free for it at one lane, and another lane was full
         self.passed: tuple[Lane, ...] = ()  # lanes where the place granted is one over the limit
         self.error: Exception | None = None
 

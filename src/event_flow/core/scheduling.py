@@ -7,12 +7,15 @@ from typing import Any
 
 import anyio
 
+from event_flow.core.bus import Bus
 from event_flow.core.decorators import ScheduleMark
 from event_flow.core.exception import EngineClosed
+from event_flow.core.failure import Failures
 from event_flow.core.invoke import invoke
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
+from event_flow.core.threads import Threads
 
 # Far beyond what anybody waits for; an interval of next to nothing gives a number of ticks that no integer can be made of.
 MOST_TICKS = 2.0**53
@@ -39,12 +42,12 @@ class Schedule:
         self.app = app
         self.function = function
         self.mark = mark
-        self.bus = run.bus
-        self.threads = run.threads
-        self.failures = run.failures
-        self.ticks = 0
-        self.missed = 0
-        self.failed = 0
+        self.bus: Bus = run.bus
+        self.threads: Threads = run.threads
+        self.failures: Failures = run.failures
+        self.ticks: int = 0
+        self.missed: int = 0
+        self.failed: int = 0
 
     async def run(self) -> None:
         """Tick until the engine stops."""

@@ -40,10 +40,10 @@ class Supervisor:
         self.branches = branches
         self.before_start = before_start
         self.exit_hooks = exit_hooks
-        self.is_stopping = False  # asked to end
-        self.is_hard = False  # without the drain
-        self.has_opened = False  # handlers, schedules and tasks were started
-        self.is_finished = False
+        self.is_stopping: bool = False  # asked to end
+        self.is_hard: bool = False  # without the drain
+        self.has_opened: bool = False  # handlers, schedules and tasks were started
+        self.is_finished: bool = False
         self.errors: list[Exception] = []
         self.fatal: list[BaseException] = []
         self.tasks_left: list[str] = []

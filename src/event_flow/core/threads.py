@@ -27,12 +27,12 @@ class Job:
     __slots__ = ("_lock", "call", "done", "error", "left", "name", "result")
 
     def __init__(self, name: str, call: Callable[[], Any]) -> None:
-        self.name = name
-        self.call = call
-        self.done = anyio.Event()
+        self.name: str = name
+        self.call: Callable[[], Any] = call
+        self.done: anyio.Event = anyio.Event()
         self.result: Any = None
         self.error: BaseException | None = None
-        self.left = False
+        self.left: bool = False
         self._lock = threading.Lock()
 
     def execute(self) -> None:
@@ -61,6 +61,8 @@ class Job:
 
 class WorkerThread(threading.Thread):
     """A daemon that executes one job after the other until it is told to end."""
+
+    name: str  # as `Thread` has it: also of the job at work
 
     def __init__(self, threads: Threads, *, pooled: bool) -> None:
         super().__init__(name="event-flow worker", daemon=True)

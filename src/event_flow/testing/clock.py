@@ -44,7 +44,7 @@ class JumpingSelector(selectors.DefaultSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
+        self.now: float = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         # Input and wake-ups from threads come first, as they would if time really passed.
