@@ -401,17 +401,17 @@ def test_every_application_has_one_place(add: Callable[[], None]) -> None:
 
 
 class NoList(Application):
-    @on_event(Ping)
+    @on_event(Ping)  # type: ignore[call-overload]
     async def handle(self) -> None: ...
 
 
 class TickWithTime(Application):
-    @schedule(60)
+    @schedule(60)  # type: ignore[type-var]
     async def tick(self, now: float) -> None: ...
 
 
 class TaskWithArgument(Application):
-    @task
+    @task  # type: ignore[type-var]
     def work(self, name: str) -> None: ...
 
 

@@ -18,7 +18,7 @@ CORE = sorted((PACKAGE / "core").glob("*.py"))
 # From the bottom to the top; a file may import from its own layer and from those below, never in a circle.
 LAYERS = (
     {"event", "exception", "options", "state", "report"},
-    {"decorators", "annotation", "declaration"},
+    {"decorators", "annotation", "declaration", "fitting"},
     {
         "membership",
         "backend",

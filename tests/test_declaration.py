@@ -309,7 +309,7 @@ def test_the_same_holds_for_a_sub_application_of_an_application_that_has_an_engi
 
 def test_a_mark_needs_no_annotation() -> None:
     class App(Application):
-        @on_event(Ping)
+        @on_event(Ping)  # type: ignore[call-overload]
         async def on_price(self, events: list[OnlyForTypeCheckers]) -> None: ...
 
     assert handlers(App) == {"on_price": (Ping,)}
@@ -542,7 +542,7 @@ def test_an_override_without_marks_stays_what_it_replaces() -> None:
 
 def test_an_override_with_marks_or_another_annotation_replaces() -> None:
     class Grandchild(Child):
-        @on_event(Box)
+        @on_event(Box)  # type: ignore[call-overload]
         async def audited(self, events: list[Ping]) -> None: ...
 
         async def on_pong(self, events: list[Box]) -> None: ...  # type: ignore[override]

@@ -342,27 +342,27 @@ class NoEvent:
     ("declare", "message"),
     [
         (on_event, r"@on_event needs at least one event class: write @on_event\(MyEvent\)"),
-        (lambda: on_event(function), r"@on_event on function needs an event class"),  # type: ignore[arg-type]
-        (lambda: on_event(NoEvent), r"@on_event takes subclasses of Event, not <class .*NoEvent'>"),  # type: ignore[arg-type]
-        (lambda: on_event(Ping, None), r"takes subclasses of Event, not None"),  # type: ignore[arg-type]
-        (lambda: on_event(Ping(1)), r"takes subclasses of Event, not Ping\(1\)"),  # type: ignore[arg-type]
-        (lambda: on_event("Ping"), r"takes subclasses of Event, not 'Ping'"),  # type: ignore[arg-type]
-        (lambda: on_event(list[Ping]), r"@on_event takes subclasses of Event, not list\[.*Ping\]"),  # type: ignore[arg-type]
-        (lambda: on_event(classmethod(handler)), r"@on_event on handler needs an event class"),  # type: ignore[arg-type]
+        (lambda: on_event(function), r"@on_event on function needs an event class"),  # type: ignore[call-overload]
+        (lambda: on_event(NoEvent), r"@on_event takes subclasses of Event, not <class .*NoEvent'>"),  # type: ignore[type-var]
+        (lambda: on_event(Ping, None), r"takes subclasses of Event, not None"),  # type: ignore[call-overload]
+        (lambda: on_event(Ping(1)), r"takes subclasses of Event, not Ping\(1\)"),  # type: ignore[call-overload]
+        (lambda: on_event("Ping"), r"takes subclasses of Event, not 'Ping'"),  # type: ignore[call-overload]
+        (lambda: on_event(list[Ping]), r"@on_event takes subclasses of Event, not list\[.*Ping\]"),  # type: ignore[type-var]
+        (lambda: on_event(classmethod(handler)), r"@on_event on handler needs an event class"),  # type: ignore[call-overload, arg-type]
         (lambda: schedule(function), r"@schedule on function needs an interval: write @schedule\(interval=60\)"),  # type: ignore[arg-type]
         (lambda: schedule(staticmethod(function)), r"@schedule on function needs an interval"),  # type: ignore[arg-type]
         (lambda: schedule(60, run_at_once=1), r"run_at_once=1: True or False"),  # type: ignore[arg-type]
         (lambda: task(None)(5), r"5 cannot be marked"),  # type: ignore[call-overload]
-        (lambda: on_event(Ping)(5), r"5 cannot be marked"),  # type: ignore[type-var]
+        (lambda: on_event(Ping)(5), r"5 cannot be marked"),  # type: ignore[call-overload]
         (lambda: on_event(Ping)(print), r"print.* cannot be marked"),
-        (lambda: AppEngine().on_event(), r"@engine.on_event needs at least one event class"),
-        (lambda: AppEngine().on_event(function), r"@engine.on_event on function needs an event class"),  # type: ignore[arg-type]
-        (lambda: AppEngine().register_handler(NoEvent, print), r"register_handler takes subclasses of Event"),  # type: ignore[arg-type]
-        (lambda: AppEngine().register_handler(Ping, print, 5), r"register_handler takes functions, not 5"),  # type: ignore[arg-type]
-        (lambda: AppEngine().register_handler(Ping), r"no function for Ping: register_handler\(Ping, function\)"),
-        (lambda: AppEngine().register_handler(Ping, function), r"handler function is called with one list of events, but takes"),
-        (lambda: AppEngine().on_event(Ping)(5), r"@engine.on_event takes functions, not 5"),  # type: ignore[type-var]
-        (lambda: AppEngine().exit(handler), r"the exit hook handler is called without arguments, but takes \(events.*\)"),
+        (lambda: AppEngine().on_event(), r"@engine.on_event needs at least one event class"),  # type: ignore[call-overload]
+        (lambda: AppEngine().on_event(function), r"@engine.on_event on function needs an event class"),  # type: ignore[call-overload]
+        (lambda: AppEngine().register_handler(NoEvent, print), r"register_handler takes subclasses of Event"),  # type: ignore[type-var]
+        (lambda: AppEngine().register_handler(Ping, print, 5), r"register_handler takes functions, not 5"),  # type: ignore[call-overload]
+        (lambda: AppEngine().register_handler(Ping), r"no function for Ping: register_handler\(Ping, function\)"),  # type: ignore[call-overload]
+        (lambda: AppEngine().register_handler(Ping, function), r"handler function is called with one list of events, but takes"),  # type: ignore[arg-type]
+        (lambda: AppEngine().on_event(Ping)(5), r"@engine.on_event takes functions, not 5"),  # type: ignore[call-overload]
+        (lambda: AppEngine().exit(handler), r"the exit hook handler is called without arguments, but takes \(events.*\)"),  # type: ignore[type-var]
         (lambda: AppEngine().before_start(5), r"@engine.before_start takes a function, not 5"),  # type: ignore[type-var]
         (lambda: AppEngine().exit("x"), r"@engine.exit takes a function, not 'x'"),  # type: ignore[type-var]
     ],
@@ -379,7 +379,7 @@ def test_one_method_is_one_thing() -> None:
     with pytest.raises(DeclarationError, match=r"App\.both has marks of two kinds"):
 
         class App(Application):
-            @task
+            @task  # type: ignore[type-var]
             @on_event(Ping)
             async def both(self, events: list[Ping]) -> None: ...
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from event_flow.core import assembly
 from event_flow.core.annotation import EventClasses
@@ -13,6 +13,7 @@ from event_flow.core.declaration import DeclaringMeta
 from event_flow.core.decorators import event_classes
 from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError, EngineNotSetError, safe_repr
+from event_flow.core.fitting import E1, E2, E3, E4, Fits, FunctionDecorator, WiderT
 from event_flow.core.hooks import Hook
 from event_flow.core.lifecycle import Lifecycle
 from event_flow.core.membership import require_call, require_free, require_sound
@@ -20,7 +21,7 @@ from event_flow.core.options import EngineOptions, OnError
 
 __all__ = ["AppEngine", "Application", "SubApplication"]
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+HookT = TypeVar("HookT", bound=Callable[[], object])
 
 
 class ApplicationBase(metaclass=DeclaringMeta):
@@ -73,10 +74,10 @@ class ApplicationBase(metaclass=DeclaringMeta):
         for app in apps:
             app._added_to = self
 
-    def before_start(self) -> Awaitable[None] | None:
+    def before_start(self) -> Coroutine[Any, Any, None] | None:
         """Override it, sync or async: runs before any handler does, within `start_timeout`."""
 
-    def exit(self) -> Awaitable[None] | None:
+    def exit(self) -> Coroutine[Any, Any, None] | None:
         """Override it, sync or async: runs once at the end if the start succeeded, within `exit_timeout`."""
 
     @property
@@ -187,7 +188,21 @@ class AppEngine(Lifecycle):
         for app in apps:
             app._added_to = self
 
-    def on_event(self, *events: type[Event[Any]]) -> Callable[[FunctionT], FunctionT]:
+    @overload
+    def on_event(self, event: type[E1], /) -> FunctionDecorator[E1]: ...
+    @overload
+    def on_event(self, event: type[E1], event2: type[E2], /) -> FunctionDecorator[E1 | E2]: ...
+    @overload
+    def on_event(
+        self, event: type[E1], event2: type[E2], event3: type[E3], /
+    ) -> FunctionDecorator[E1 | E2 | E3]: ...
+    @overload
+    def on_event(
+        self, event: type[E1], event2: type[E2], event3: type[E3], event4: type[E4], /
+    ) -> FunctionDecorator[E1 | E2 | E3 | E4]: ...
+    @overload
+    def on_event(self, event: type[Event[Any]], /, *events: type[Event[Any]]) -> FunctionDecorator[Any]: ...
+    def on_event(self, *events: type[Event[Any]]) -> FunctionDecorator[Any]:
         """Decorator: a plain function, sync or async, becomes a handler of these classes and is returned as it is.
 
         Raises `DeclarationError` for what is no event class or cannot be called with one list, `EngineStateError` when
@@ -195,12 +210,28 @@ class AppEngine(Lifecycle):
         """
         classes = event_classes(events, "@engine.on_event")
 
-        def register(function: FunctionT) -> FunctionT:
+        def register(function: Any) -> Any:
             self._register("@engine.on_event", classes, function)
             return function
 
         return register
 
+    # The class tells a checker what the list of one function holds; of several, each may say it in its own way.
+    @overload
+    def register_handler(
+        self, event: type[E1], function: Fits[[list[WiderT]], [list[E1 | WiderT]], [list[WiderT]], object], /
+    ) -> None: ...
+    @overload
+    def register_handler(self, event: type[E1], function: Callable[[list[E1]], object], /) -> None: ...
+    @overload
+    def register_handler(
+        self,
+        event: type[Event[Any]],
+        function: Callable[[list[Any]], object],
+        function2: Callable[[list[Any]], object],
+        /,
+        *functions: Callable[[list[Any]], object],
+    ) -> None: ...
     def register_handler(self, event: type[Event[Any]], *functions: Callable[..., Any]) -> None:
         """Make plain functions handlers of `event`. One that is registered again gets the further class too.
 
@@ -213,7 +244,7 @@ class AppEngine(Lifecycle):
             )
         self._register("register_handler", classes, *functions)
 
-    def before_start(self, hook: FunctionT) -> FunctionT:
+    def before_start(self, hook: HookT) -> HookT:
         """Decorator: call `hook`, sync or async and without arguments, before anything starts; returns it as it is.
 
         Raises `DeclarationError` for what cannot be called so, `EngineStateError` when the engine has been started.
@@ -221,7 +252,7 @@ class AppEngine(Lifecycle):
         self._add_hook("before_start", self._before_start, hook)
         return hook
 
-    def exit(self, hook: FunctionT) -> FunctionT:
+    def exit(self, hook: HookT) -> HookT:
         """Decorator: call `hook`, sync or async and without arguments, when everything has ended; returns it as it is.
 
         Called last registered first, once `run()` has begun also when the start failed. Raises what `before_start` does.

@@ -14,11 +14,13 @@ from typing import Any, TypeVar, overload
 
 from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError, safe_repr
+from event_flow.core.fitting import E1, E2, E3, E4, MethodDecorator
 from event_flow.core.options import seconds
 
 __all__ = ["on_event", "schedule", "task", "timer"]
 
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+# With `self`, or static.
+FunctionT = TypeVar("FunctionT", bound=Callable[[Any], object] | Callable[[], object])
 
 # A dunder name, because mocks and proxies answer to every other one.
 MARKS = "__event_flow_marks__"
@@ -54,7 +56,20 @@ def marks_of(function: object) -> tuple[Mark, ...]:
     return marks if isinstance(marks, tuple) else ()
 
 
-def on_event(*events: type[Event[Any]]) -> Callable[[FunctionT], FunctionT]:
+# One by one, because a checker makes one base class of `*events: type[E]` where a union is meant. Beyond four it is not told.
+@overload
+def on_event(event: type[E1], /) -> MethodDecorator[E1]: ...
+@overload
+def on_event(event: type[E1], event2: type[E2], /) -> MethodDecorator[E1 | E2]: ...
+@overload
+def on_event(event: type[E1], event2: type[E2], event3: type[E3], /) -> MethodDecorator[E1 | E2 | E3]: ...
+@overload
+def on_event(
+    event: type[E1], event2: type[E2], event3: type[E3], event4: type[E4], /
+) -> MethodDecorator[E1 | E2 | E3 | E4]: ...
+@overload
+def on_event(event: type[Event[Any]], /, *events: type[Event[Any]]) -> MethodDecorator[Any]: ...
+def on_event(*events: type[Event[Any]]) -> MethodDecorator[Any]:
     """Mark a method as a handler of one or several event classes, their subclasses included.
 
     The method takes one list of events and is sync (it runs in a thread) or async. It gets the events of all its classes
@@ -64,6 +79,7 @@ def on_event(*events: type[Event[Any]]) -> Callable[[FunctionT], FunctionT]:
     something that is no event class.
     """
     classes = event_classes(events, "@on_event")
+
     return lambda function: _attach(function, HandlerMark(events=classes))
 
 

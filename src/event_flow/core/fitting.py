@@ -1,0 +1,75 @@
+"""What type checkers are told of the functions that become handlers. Nothing here does anything when it runs.
+
+A handler of `E` may take whatever a list of `E` can be: `list[E]`, `Sequence[E]`, `Iterable[object]`. And since each call
+gets a list of its own, which nobody else holds, it may take `list[B]` for any `B` that includes `E`: a base class, or a union.
+A checker would refuse that, `list` being invariant. So the wider list is asked for in two steps: `B` is what the function
+says, and `E | B` must be the same as `B`, which is so if `E` is a part of it and only then.
+
+A decorator returns the function with the signature it has, `P`, its parameters' names included. It cannot be a type variable
+that stands for the whole function, because the bound of one may not mention `E`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
+
+from event_flow.core.event import Event
+
+A = ParamSpec("A")
+B = ParamSpec("B")
+P = ParamSpec("P")
+ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+EventT = TypeVar("EventT")
+WiderT = TypeVar("WiderT")
+
+E1 = TypeVar("E1", bound=Event[Any])
+E2 = TypeVar("E2", bound=Event[Any])
+E3 = TypeVar("E3", bound=Event[Any])
+E4 = TypeVar("E4", bound=Event[Any])
+
+
+class Fits(Protocol[A, B, P, ResultT_co]):
+    """A function with the signature `P` that can be called with `A` and with `B`."""
+
+    @overload
+    def __call__(self, *args: A.args, **kwargs: A.kwargs) -> ResultT_co: ...
+    @overload
+    def __call__(self, *args: B.args, **kwargs: B.kwargs) -> ResultT_co: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ResultT_co: ...
+
+
+class FunctionDecorator(Protocol[EventT]):
+    """Takes a function with one parameter, a list that may hold an `EventT`, and returns it."""
+
+    @overload
+    def __call__(
+        self, function: Fits[[list[WiderT]], [list[EventT | WiderT]], P, ResultT], /
+    ) -> Callable[P, ResultT]: ...
+    @overload
+    def __call__(
+        self, function: Fits[[list[EventT]], [list[EventT]], P, ResultT], /
+    ) -> Callable[P, ResultT]: ...
+
+
+class MethodDecorator(Protocol[EventT]):
+    """The same for methods. A static one has no `self`, and that is all a type checker shows of it here."""
+
+    @overload
+    def __call__(
+        self, function: Fits[[list[WiderT]], [list[EventT | WiderT]], P, ResultT], /
+    ) -> Callable[P, ResultT]: ...
+    @overload
+    def __call__(
+        self, function: Fits[[list[EventT]], [list[EventT]], P, ResultT], /
+    ) -> Callable[P, ResultT]: ...
+    @overload
+    def __call__(
+        self, function: Fits[[Any, list[WiderT]], [Any, list[EventT | WiderT]], P, ResultT], /
+    ) -> Callable[P, ResultT]: ...
+    @overload
+    def __call__(
+        self, function: Fits[[Any, list[EventT]], [Any, list[EventT]], P, ResultT], /
+    ) -> Callable[P, ResultT]: ...
