@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import nox
 
 nox.needs_version = ">=2025.5"
@@ -22,6 +26,17 @@ def group(name: str) -> list[str]:
 def run_tests(session: nox.Session, *arguments: str) -> None:
     session.install(EVERY_BACKEND, *group("test"))
     session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *arguments, *session.posargs)
+
+
+def readme_snippets(folder: Path) -> list[str]:
+    """The programs that the README shows, written to files of `folder`."""
+    shown = Path("README.md").read_text(encoding="utf-8")
+    files: list[Path] = []
+    for number, snippet in enumerate(re.findall(r"^```python\n(.*?)^```$", shown, re.MULTILINE | re.DOTALL)):
+        files.append(folder / f"snippet_{number}.py")
+        files[-1].write_text(snippet, encoding="utf-8")
+    assert files, "the README shows no program"
+    return [str(file) for file in files]
 
 
 @nox.session
@@ -63,9 +78,18 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, on everything there is to read."""
+    """Mypy, strict, on everything there is to read; pyright on what users see: public names, examples, README."""
     session.install(EVERY_BACKEND, *group("types"))
     session.run("mypy", *session.posargs)
+    session.run("pyright")
+    # Not in .nox: pyright passes over folders with a dot in front, and says that all is well.
+    with TemporaryDirectory() as folder:
+        programs = readme_snippets(Path(folder))
+        said = str(session.run("pyright", "--stats", *programs, silent=True))
+    if f"Total files checked: {len(programs)}\n" not in said:
+        session.error(f"pyright has not checked all programs of the README: {said}")
+    # Of the installed package; fails unless every public type is known and said.
+    session.run("pyright", "--verifytypes", "event_flow", "--ignoreexternal")
 
 
 @nox.session

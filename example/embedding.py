@@ -33,8 +33,9 @@ async def in_a_context_manager() -> None:
 
 async def in_an_anyio_task_group() -> None:
     """`start` returns when everything has started. Cancelling the group ends the engine in order, too."""
+    engine = AppEngine([Greeter()])
     async with anyio.create_task_group() as group:
-        engine: AppEngine = await group.start(AppEngine([Greeter()]).run)
+        await group.start(engine.run)
         await engine.pub_event(GreetingEvent("an anyio task group"))
         await engine.wait_idle()
         engine.stop()
