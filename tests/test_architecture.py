@@ -17,24 +17,13 @@ CORE = sorted((PACKAGE / "core").glob("*.py"))
 
 # From the bottom to the top; a file may import from its own layer and from those below, never in a circle.
 LAYERS = (
-    {"event", "exception", "options", "state", "report"},
-    {"decorators", "annotation", "declaration", "fitting"},
-    {
-        "membership",
-        "backend",
-        "bell",
-        "origin",
-        "lane",
-        "routing",
-        "activity",
-        "room",
-        "threads",
-        "invoke",
-        "bus",
-        "inbox",
-    },
-    {"failure", "run", "delivery", "scheduling", "background", "branch"},
-    {"signals", "endurance", "hooks", "supervision", "assembly", "accounting", "publishing", "lifecycle"},
+    {"event", "exception", "options", "report", "state", "wording"},
+    {"annotation", "declaration", "decorators", "fitting"},
+    {"backend", "bell", "membership"},
+    {"activity", "bus", "inbox", "invoke", "lane", "origin", "outcome", "room", "routing", "threads"},
+    {"publishing"},
+    {"background", "branch", "delivery", "failure", "run", "scheduling"},
+    {"accounting", "assembly", "endurance", "hooks", "lifecycle", "signals", "supervision"},
     {"application"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

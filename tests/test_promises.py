@@ -497,7 +497,7 @@ class Admission(RuleBasedStateMachine):
         self.bus.thread = get_ident()
         self.bus.open()
         self.publisher = Publisher()
-        self.publisher._publish_with(self.bus)
+        self.publisher._use_bus(self.bus)
 
     # -- publishing --------------------------------------------------------------------------------------------
 

@@ -2,13 +2,13 @@
 
 In the order it happens: `publishing` (what users call, the fast path) → `bus` (admission; from threads through `inbox`) →
 `routing` (which lanes) → `room` (who waits for a place in them) → `lane` (the queue of batches) → `delivery` (the handler
-call: `invoke`, in a thread of `threads` if it is sync) → `failure` (what became of it). `origin` tells which user code
-publishes, `activity` whether anything is at work.
+call: `invoke`, in a thread of `threads` if it is sync) → `outcome` and `failure` (what became of it). `origin` tells which
+user code publishes, `activity` whether anything is at work.
 
 Before that, `decorators`, `annotation` and `declaration` say what a class declares, `fitting` tells type checkers which
 functions do, and `membership` what may be added. Beside it, `scheduling` and `background` run ticks and tasks, each
 application in its `branch`. `assembly` builds all that for one `run`, and `accounting` reads its numbers; `supervision` starts
 and ends it in order, with `hooks`, in waits that have `endurance` and hear a `bell`; `lifecycle` is how one runs it, `signals`
 how one ends it, and `application` what users subclass. Only `backend` knows which event loop there is. `event`, `exception`,
-`options`, `report` and `state` are the words all of them use. Imports go down only, and never in a circle.
+`options`, `report`, `state` and `wording` are the words all of them use. Imports go down only, and never in a circle.
 """

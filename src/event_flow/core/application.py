@@ -12,12 +12,13 @@ from event_flow.core.annotation import EventClasses
 from event_flow.core.declaration import DeclaringMeta
 from event_flow.core.decorators import event_classes
 from event_flow.core.event import Event
-from event_flow.core.exception import DeclarationError, EngineNotSetError, safe_repr
+from event_flow.core.exception import DeclarationError, EngineNotSetError
 from event_flow.core.fitting import E1, E2, E3, E4, Fits, FunctionDecorator, WiderT
 from event_flow.core.hooks import Hook
 from event_flow.core.lifecycle import Lifecycle
 from event_flow.core.membership import require_call, require_free, require_sound
 from event_flow.core.options import EngineOptions, OnError
+from event_flow.core.wording import safe_repr
 
 __all__ = ["AppEngine", "Application", "SubApplication"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from event_flow.core.bus import Bus
 from event_flow.core.exception import EngineClosed
 from event_flow.core.failure import Failures
-from event_flow.core.invoke import invoke
+from event_flow.core.invoke import caller
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
 from event_flow.core.threads import Threads
@@ -28,7 +28,7 @@ class BackgroundTask:
     async def run(self) -> None:
         """Call the task once. A sync one may run for ever, so it has a thread to itself."""
         try:
-            await invoke(self.function, name=self.name, threads=self.threads, own_thread=True)
+            await caller(self.function, name=self.name, threads=self.threads, own_thread=True)()
             await self.failures.forget_cancellation()
         except BaseException as exc:
             error = await self.failures.examine(exc, self.name)

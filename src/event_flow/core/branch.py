@@ -14,8 +14,8 @@ from event_flow.core.background import BackgroundTask
 from event_flow.core.declaration import Declarations, method_of
 from event_flow.core.delivery import Worker
 from event_flow.core.exception import UnexpectedCancellation
-from event_flow.core.failure import is_cancelled_by_scope
 from event_flow.core.lane import Lane
+from event_flow.core.outcome import is_cancelled_by_scope
 from event_flow.core.run import Run
 from event_flow.core.scheduling import Schedule
 from event_flow.core.state import EngineState

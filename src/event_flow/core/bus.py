@@ -15,13 +15,14 @@ from loguru import logger
 
 from event_flow.core.activity import Activity
 from event_flow.core.event import Event
-from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError, safe_repr
+from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError
 from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.report import ShutdownReport
 from event_flow.core.room import Room, Waiter
 from event_flow.core.routing import Lanes, Router
 from event_flow.core.state import EngineState
+from event_flow.core.wording import safe_repr
 
 HELD_STATES = (EngineState.NEW, EngineState.STARTING)
 
@@ -34,7 +35,11 @@ def require_event(event: object) -> None:
 
 
 class Bus:
-    """Everything published in one run of an engine, from admission to the end of its delivery."""
+    """Everything published in one run of an engine, from admission to the end of its delivery.
+
+    The ways in, from the quickest to the one that can do everything: `deliver_to_idle` (one lane whose worker waits),
+    `deliver_now` (lanes that take from anybody), and `publish`, `publish_nowait` and the inbox, which ask `admit`.
+    """
 
     def __init__(self, *, max_backlog: int) -> None:
         self.state: EngineState = EngineState.NEW

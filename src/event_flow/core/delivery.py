@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import anyio
 
-from event_flow.core.backend import NativeTask, interruptible, uninterrupted
+from event_flow.core.backend import NativeTask, uninterrupted
 from event_flow.core.bus import Bus
 from event_flow.core.event import ExceptionEvent
-from event_flow.core.failure import Failures, is_cancelled_by_scope
-from event_flow.core.invoke import invoke, is_async
+from event_flow.core.failure import Failures
+from event_flow.core.invoke import caller
 from event_flow.core.lane import Batch, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
+from event_flow.core.outcome import is_cancelled_by_scope
 from event_flow.core.run import Run
-from event_flow.core.threads import Threads
 
 
 class Worker:
@@ -21,9 +21,8 @@ class Worker:
     def __init__(self, lane: Lane, run: Run) -> None:
         self.lane = lane
         self.bus: Bus = run.bus
-        self.threads: Threads = run.threads
         self.failures: Failures = run.failures
-        self._call = interruptible(lane.function) if is_async(lane.function) else self._call_in_thread
+        self._call = caller(lane.function, name=lane.name, threads=run.threads)
 
     async def work(self) -> None:
         """Live as long as the lane."""
@@ -56,9 +55,6 @@ class Worker:
                     lane.running = 0
                     self.bus.activity.rest(lane)
                 del batch, call  # an idle lane keeps no events alive
-
-    async def _call_in_thread(self, batch: Batch) -> None:
-        await invoke(self.lane.function, batch, name=self.lane.name, threads=self.threads)
 
     async def _settle(self, batch: Batch, exc: BaseException) -> None:
         """Called in the `except` block of a failed call, still a part of it."""

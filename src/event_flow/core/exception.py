@@ -113,11 +113,3 @@ class SettingsError(EventFlowError, ImportError):
 
 class SettingNotFound(EventFlowError, AttributeError):
     """The settings module has no such name; the message says where was looked."""
-
-
-def safe_repr(value: object) -> str:
-    """`repr(value)` for a message, also where that is the user's and broken: an error must not become another one."""
-    try:
-        return repr(value)
-    except Exception as exc:  # noqa: BLE001 - whatever it is, it is not what happened
-        return f"<{type(value).__name__}, whose repr() raises {type(exc).__name__}>"

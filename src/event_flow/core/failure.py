@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import anyio
@@ -18,9 +18,10 @@ from loguru import logger
 from event_flow.core.backend import NativeTask
 from event_flow.core.bus import Bus
 from event_flow.core.event import Event, ExceptionEvent, Redeliver
-from event_flow.core.exception import BacklogExceeded, EngineClosed, UnexpectedCancellation, safe_repr
+from event_flow.core.exception import BacklogExceeded, EngineClosed
 from event_flow.core.options import OnError
-from event_flow.core.report import counted
+from event_flow.core.outcome import is_cancelled_by_scope, what_happened
+from event_flow.core.wording import counted, safe_repr
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
@@ -28,51 +29,6 @@ ErrorT = TypeVar("ErrorT", bound=BaseException)
 # handler are logged in full, the others counted.
 LOGGED_IN_FULL = 5
 LOG_WINDOW = 60.0
-
-
-def is_cancelled_by_scope() -> bool:
-    """Whether a scope around the current task is cancelled."""
-    return anyio.current_effective_deadline() == -math.inf
-
-
-def what_happened(exc: BaseException, name: str) -> BaseException | None:
-    """The exception that user code really ended with; None if it is the cancellation of a scope around the task.
-
-    A cancellation that nobody asked for (user code awaited a cancelled future) becomes an `UnexpectedCancellation`;
-    a `SystemExit` or `KeyboardInterrupt` inside a group is taken out of it.
-    """
-    cancelled_class = anyio.get_cancelled_exc_class()
-    if isinstance(exc, BaseExceptionGroup):
-        fatal, _ = exc.split((KeyboardInterrupt, SystemExit))
-        if fatal is not None:
-            return _first_leaf(fatal)
-        cancelled, others = exc.split(cancelled_class)
-        if cancelled is None:
-            others = exc  # split() makes another group even of one that it leaves whole
-        if others is not None:
-            return others if isinstance(others, Exception) else _first_leaf(others)
-    elif not isinstance(exc, cancelled_class):
-        return exc
-    if is_cancelled_by_scope():
-        return None
-    unexpected = UnexpectedCancellation(
-        f"{name} was cancelled although nobody asked for it: it awaited something cancelled"
-    )
-    unexpected.__cause__ = exc
-    return unexpected
-
-
-def leaves(errors: Iterable[ErrorT]) -> Iterator[ErrorT]:
-    """The exceptions, and in place of groups what is in them."""
-    for error in errors:
-        if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error.exceptions)  # type: ignore[misc]  # a group of Exceptions holds only such
-        else:
-            yield error
-
-
-def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    return next(leaves(group.exceptions))
 
 
 def _nobody_listens(error: BaseException) -> None:

@@ -11,10 +11,10 @@ from loguru import logger
 
 from event_flow.core.backend import uninterrupted
 from event_flow.core.endurance import Endurance
-from event_flow.core.exception import safe_repr
-from event_flow.core.invoke import invoke
+from event_flow.core.invoke import caller
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.run import Run
+from event_flow.core.wording import safe_repr
 
 Hook = tuple[str, Callable[[], Any]]
 
@@ -61,7 +61,7 @@ class HookCall:
         try:
             with self.scope:
                 # A thread of its own: handlers that never return may hold every other place.
-                await invoke(self.function, name=self.name, threads=self.run.threads, own_thread=True)
+                await caller(self.function, name=self.name, threads=self.run.threads, own_thread=True)()
                 self.has_succeeded = True  # whatever cancels what follows
                 await self.run.failures.forget_cancellation()
         except BaseException as exc:  # noqa: BLE001 - it leaves run(), or was the supervisor's own cancellation

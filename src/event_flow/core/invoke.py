@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from event_flow.core.backend import interruptible
@@ -23,15 +23,21 @@ def is_async(function: Callable[..., Any]) -> bool:
     return not inspect.isroutine(function) and inspect.iscoroutinefunction(type(function).__call__)
 
 
-async def invoke(
-    function: Callable[..., Any], *args: Any, name: str, threads: Threads, own_thread: bool = False
-) -> Any:
-    """Call user code and return its result.
+def caller(
+    function: Callable[..., Any], *, name: str, threads: Threads, own_thread: bool = False
+) -> Callable[..., Awaitable[Any]]:
+    """What to await in order to call user code, and get its result. To be asked for inside the event loop.
 
-    Raises `TypeError` if a sync function returns an awaitable or a generator: nothing would await it, or run it.
+    A sync function that returns an awaitable or a generator is a `TypeError`: nothing would await it, or run it.
     """
     if is_async(function):
-        return await interruptible(function)(*args)
+        return interruptible(function)
+    return functools.partial(_call_in_thread, function, name, threads, own_thread)
+
+
+async def _call_in_thread(
+    function: Callable[..., Any], name: str, threads: Threads, own_thread: bool, *args: Any
+) -> Any:
     result = await threads.run(name, function, *args, own_thread=own_thread)
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TypeError(f"{name} returned {type(result).__name__}, which nobody runs: use no `yield` in it")

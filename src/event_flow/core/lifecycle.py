@@ -31,11 +31,12 @@ from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
 from event_flow.core.exception import EngineClosed, EngineStateError, WouldDeadlockError
-from event_flow.core.failure import Failures, leaves
+from event_flow.core.failure import Failures
 from event_flow.core.hooks import Hook
 from event_flow.core.membership import Node
 from event_flow.core.options import EngineOptions
 from event_flow.core.origin import Kind, current_origin
+from event_flow.core.outcome import leaves
 from event_flow.core.publishing import Publisher
 from event_flow.core.report import EngineStatistics, ShutdownReport
 from event_flow.core.run import Run
@@ -62,7 +63,7 @@ class Lifecycle(Publisher):
         self._wake: Wake | None = None
         self._report: ShutdownReport | None = None
         self._session: tuple[TaskGroup, int] | None = None
-        self._publish_with(Bus(max_backlog=options.max_backlog))
+        self._use_bus(Bus(max_backlog=options.max_backlog))
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class Lifecycle(Publisher):
         try:
             await group.start(self.run)
         except BaseException as exc:
-            await _leave(group, exc)
+            await _exit_group(group, exc)
             raise
         self._session = (group, anyio.get_current_task().id)
         return self
@@ -150,7 +151,7 @@ class Lifecycle(Publisher):
                 "`async with engine` must end in the task it began in; fixtures of pytest-asyncio and generators that are "
                 "closed elsewhere do not: use anyio's pytest plugin, or `await task_group.start(engine.run)`"
             )
-        return await _leave(group, exc)
+        return await _exit_group(group, exc)
 
     @uninterrupted
     def stop(self) -> None:
@@ -239,7 +240,7 @@ class Lifecycle(Publisher):
             self._require_not_running("run")
             before = self.state
             if before is EngineState.STOPPED:
-                self._publish_with(Bus(max_backlog=self._options.max_backlog))
+                self._use_bus(Bus(max_backlog=self._options.max_backlog))
             bus = self._bus
             self._is_stop_early = False
             bus.state = EngineState.STARTING
@@ -322,7 +323,7 @@ class Lifecycle(Publisher):
             )
 
 
-async def _leave(group: TaskGroup, exc: BaseException | None) -> bool:
+async def _exit_group(group: TaskGroup, exc: BaseException | None) -> bool:
     """Exit a task group that holds one engine: one error leaves as itself, several as one flat group."""
     try:
         return bool(

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from loguru import logger
 
 from event_flow.core.declaration import DeclaringMeta, declarations_of, method_of
-from event_flow.core.exception import DeclarationError, safe_repr
+from event_flow.core.exception import DeclarationError
+from event_flow.core.wording import safe_repr
 
 HOOKS = ("before_start", "exit")
 

@@ -25,10 +25,11 @@ class Publisher:
 
     _bus: Bus
     _inbox: Inbox
+    # The bus's own, here because the fast path has no time to ask it.
     _routes: dict[type, Lanes]
     _thread: int | None
 
-    def _publish_with(self, bus: Bus) -> None:
+    def _use_bus(self, bus: Bus) -> None:
         self._bus = bus
         self._inbox = Inbox(bus)
         self._routes = bus.router.routes
@@ -79,22 +80,22 @@ class Publisher:
         listed = _checked(events)
         self._bus.require_loop_thread()
         for _, same_class in groupby(listed, type):
-            await self._publish_run(list(same_class))
+            await self._publish_same_class(list(same_class))
 
-    async def _publish_run(self, run: list[Event[Any]]) -> None:
+    async def _publish_same_class(self, events: list[Event[Any]]) -> None:
         """Publish events of one class, as many at a time as the open batches of all its lanes may take."""
-        event_class = type(run[0])
+        event_class = type(events[0])
         done = 0
-        while done < len(run):
+        while done < len(events):
             lanes = self._routes.get(event_class, ())
             room = min((lane.allowance - len(lane.open) for lane in lanes), default=0)
             if room > 0:
-                part = run[done : done + room]
+                part = events[done : done + room]
                 for lane in lanes:
                     lane.open.extend(part)
                 done += len(part)
             else:
-                await self._bus.publish(run[done])
+                await self._bus.publish(events[done])
                 done += 1
 
     @uninterrupted

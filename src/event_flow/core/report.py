@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from event_flow.core.state import EngineState
+from event_flow.core.wording import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +103,3 @@ class ShutdownReport:
         if self.threads_left:
             lines.append(f"  threads left running: {', '.join(self.threads_left)}")
         return "\n".join(lines)
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """The number with its noun."""
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -1,4 +1,4 @@
-"""What the parts of one run share. Made anew for each: nothing of one run survives into the next."""
+"""What the parts of one run share: the engine's options and bell, and what is made anew for it."""
 
 from __future__ import annotations
 

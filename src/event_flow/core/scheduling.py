@@ -11,7 +11,7 @@ from event_flow.core.bus import Bus
 from event_flow.core.decorators import ScheduleMark
 from event_flow.core.exception import EngineClosed
 from event_flow.core.failure import Failures
-from event_flow.core.invoke import invoke
+from event_flow.core.invoke import caller
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
@@ -68,7 +68,7 @@ class Schedule:
         current_origin.set(origin)
         with self.bus.activity.tick():
             try:
-                await invoke(self.function, name=self.name, threads=self.threads)
+                await caller(self.function, name=self.name, threads=self.threads)()
                 await self.failures.forget_cancellation()
             except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
                 await self._fail(exc)

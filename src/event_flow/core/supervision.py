@@ -21,12 +21,12 @@ from loguru import logger
 from event_flow.core.backend import NativeTask, create_task_group, uninterrupted
 from event_flow.core.branch import Branch
 from event_flow.core.endurance import Endurance, outlive_cancellation
-from event_flow.core.exception import ExitTimeout, StartTimeout, safe_repr
-from event_flow.core.failure import leaves
+from event_flow.core.exception import ExitTimeout, StartTimeout
 from event_flow.core.hooks import Hook, HookCall
-from event_flow.core.report import counted
+from event_flow.core.outcome import leaves
 from event_flow.core.run import Run
 from event_flow.core.state import EngineState
+from event_flow.core.wording import counted, safe_repr
 
 
 class Supervisor:
