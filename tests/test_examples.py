@@ -6,7 +6,6 @@ import json
 import os
 import re
 import runpy
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import CREATION_FLAGS, SENT, send
 
 from event_flow.core.declaration import declarations_of
 from event_flow.core.decorators import marks_of
@@ -163,7 +163,8 @@ def test_the_help_of_an_example_needs_only_ascii(example: str, tmp_path: Path) -
 
 
 def write_feed(path: Path, *records: Any) -> Path:
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": list(records)}))
+    text = json.dumps({"type": "FeatureCollection", "features": list(records)})
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -207,7 +208,7 @@ def test_the_demo_stores_counts_and_reports_what_is_in_the_feed(backend: str, tm
 
 def properties_of_feed() -> list[dict[str, Any]]:
     """What is known of the earthquakes of the feed, oldest first."""
-    features = json.loads(FEED.read_text())["features"]
+    features = json.loads(FEED.read_text(encoding="utf-8"))["features"]
     return sorted((feature["properties"] for feature in features), key=lambda each: int(each["time"]))
 
 
@@ -267,7 +268,7 @@ def test_the_demo_replays_a_feed_without_earthquakes(tmp_path: Path) -> None:
 def test_the_demo_refuses_what_is_no_feed_in_one_line(text: str | None, reason: str, tmp_path: Path) -> None:
     feed, database = tmp_path / "feed.json", tmp_path / "quakes.db"
     if text is not None:
-        feed.write_text(text)
+        feed.write_text(text, encoding="utf-8")
     ended = run(tmp_path, "earthquakes", "--feed", feed, "--database", database)
     assert ended.returncode == 1
     assert ended.stdout == ""
@@ -278,11 +279,11 @@ def test_the_demo_refuses_what_is_no_feed_in_one_line(text: str | None, reason: 
 
 def test_the_demo_refuses_what_is_no_database_in_one_line(tmp_path: Path) -> None:
     database = tmp_path / "letter.txt"
-    database.write_text("Dear Sir or Madam, " * 100)
+    database.write_text("Dear Sir or Madam, " * 100, encoding="ascii")
     ended = run(tmp_path, "earthquakes", "--seconds", "0.1", "--database", database)
     assert ended.returncode == 1
     assert ended.stderr == "earthquakes: the database fails: file is not a database\n"
-    assert database.read_text() == "Dear Sir or Madam, " * 100
+    assert database.read_text(encoding="ascii") == "Dear Sir or Madam, " * 100
 
 
 @pytest.mark.parametrize("seconds", ["0", "nan", "inf", "soon"])
@@ -293,7 +294,6 @@ def test_the_demo_takes_only_a_finite_time(seconds: str, tmp_path: Path) -> None
 
 
 @pytest.mark.realtime
-@pytest.mark.skipif(sys.platform == "win32", reason="there, SIGINT cannot be sent to one process")
 @pytest.mark.parametrize("backend", EVERY_BACKEND)
 def test_the_demo_sums_up_what_was_done_when_it_is_interrupted(backend: str, tmp_path: Path) -> None:
     database = tmp_path / "quakes.db"
@@ -305,11 +305,12 @@ def test_the_demo_sums_up_what_was_done_when_it_is_interrupted(backend: str, tmp
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        creationflags=CREATION_FLAGS,
     ) as demo:
         assert demo.stdout is not None
         while "  M " not in demo.stdout.readline():  # the first alert comes within a second
             assert demo.poll() is None
-        demo.send_signal(signal.SIGINT)
+        send(demo, SENT[0])
         output, errors = demo.communicate(timeout=40)
     assert SLOW.sub("", errors) == ""
     assert demo.returncode == 0
@@ -342,6 +343,7 @@ def test_the_demo_fails_when_the_database_holds_something_else_than_the_feed(tmp
     assert "the engine   1,707      39   1,706  DISAGREES\n" in output
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there, it is not EPIPE that says so")
 def test_the_demo_ends_quietly_when_nobody_reads_on(tmp_path: Path) -> None:
     """`earthquakes.py | head -2`."""
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM under `start()`, and what ends a process: one signal drains, two hurry, three are the end.
+"""SIGINT, SIGTERM and Ctrl+Break under `start()`, and what ends a process: one drains, two hurry, three are the end.
 
 Programs of their own, in `programs/signalled.py`: they say what happens, and the next signal follows what they have said.
 """
@@ -13,12 +13,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import IO, Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from processes import CREATION_FLAGS, SENT, send
 
 import event_flow
 from event_flow import (
@@ -30,23 +31,22 @@ from event_flow import (
     schedule,
     task,
 )
-from event_flow.core import accounting, assembly, lifecycle
+from event_flow.core import accounting, assembly, lifecycle, signals
 from event_flow.core.activity import Activity
 from event_flow.core.backend import _uninterrupted
 from event_flow.core.bus import Bus
 from event_flow.core.hooks import HookCall
 from event_flow.core.lane import Lane
-from event_flow.core.signals import SignalHandlers
+from event_flow.core.signals import SIGNALS, SignalHandlers, knock_for, signals_of
 from event_flow.core.supervision import Supervisor
 
 PROGRAM = Path(__file__).parent / "programs" / "signalled.py"
 SOURCES = Path(event_flow.__file__).parents[1]
 HANGS = 10.0  # seconds; the longest program takes three
 INT, TERM = signal.SIGINT, signal.SIGTERM
+ASK = SENT[0]
 
 Backend = tuple[str, dict[str, Any]]
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no signals can be sent to a process")
 
 
 class Ping(Event[int]):
@@ -72,7 +72,7 @@ class Program:
                 return
 
     def send(self, number: int) -> None:
-        self.process.send_signal(number)
+        send(self.process, number)
 
     def end(self) -> int:
         """Read what is left and return the exit status."""
@@ -91,6 +91,7 @@ def program(backend: Backend, case: str) -> Iterator[Program]:
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": paths},
+        creationflags=CREATION_FLAGS,
     ) as process:
         # One that hangs is a failure of its test, with what it has said, and not the end of all tests.
         watchdog = threading.Timer(HANGS, process.kill)
@@ -107,7 +108,7 @@ def program(backend: Backend, case: str) -> Iterator[Program]:
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("number", [INT, TERM])
+@pytest.mark.parametrize("number", SENT)
 @pytest.mark.parametrize("case", ["sync task", "hog for a while"])
 def test_the_first_signal_drains_and_start_returns_the_report(
     anyio_backend: Backend, case: str, number: int
@@ -127,7 +128,7 @@ def test_the_first_signal_drains_and_start_returns_the_report(
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("number", [INT, TERM])
+@pytest.mark.parametrize("number", SENT)
 @pytest.mark.parametrize("case", ["hook hangs, short", "sync hook hangs, short"])
 def test_after_one_signal_a_hook_that_hangs_is_cut_at_exit_timeout_and_named(
     anyio_backend: Backend, case: str, number: int
@@ -147,7 +148,7 @@ def test_after_one_signal_a_hook_that_hangs_is_cut_at_exit_timeout_and_named(
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("numbers", [(INT, INT), (TERM, INT)])
+@pytest.mark.parametrize("numbers", [(ASK, ASK), (SENT[-1], ASK)])
 def test_the_second_signal_skips_the_grace_period_and_start_raises_keyboard_interrupt(
     anyio_backend: Backend, numbers: tuple[int, int]
 ) -> None:
@@ -166,7 +167,7 @@ def test_the_second_signal_skips_the_grace_period_and_start_raises_keyboard_inte
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("number", [INT, TERM])
+@pytest.mark.parametrize("number", SENT)
 def test_the_second_signal_interrupts_a_handler_that_hogs_the_loop(
     anyio_backend: Backend, number: int
 ) -> None:
@@ -189,9 +190,9 @@ def test_the_second_signal_interrupts_a_handler_that_hogs_the_loop(
 def test_the_second_signal_interrupts_a_start_hook_that_hogs_the_loop(anyio_backend: Backend) -> None:
     with program(anyio_backend, "start hangs") as run:
         run.wait_for("ready")
-        run.send(INT)
+        run.send(ASK)
         run.wait_for("received")
-        run.send(INT)
+        run.send(ASK)
         run.end()
     said = [line for line in run.said if line != "received"]
     assert said == ["ready", "last hook", "raised KeyboardInterrupt", "threads left: ", "restored"]
@@ -208,9 +209,9 @@ def test_the_second_signal_cuts_hooks_that_hang_and_start_raises_keyboard_interr
     name, gate = ("", "draining") if when == "in the grace period" else (", second signal in it", "app exits")
     with program(anyio_backend, case + name) as run:
         run.wait_for("ready")
-        run.send(INT)
+        run.send(ASK)
         run.wait_for(gate)
-        run.send(INT)
+        run.send(ASK)
         status = run.end()
     assert run.said[-4] == "last hook"
     assert run.said[-3].startswith("raised KeyboardInterrupt from ExitTimeout(")
@@ -224,7 +225,7 @@ def test_the_second_signal_cuts_hooks_that_hang_and_start_raises_keyboard_interr
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("number", [INT, TERM])
+@pytest.mark.parametrize("number", SENT)
 def test_the_third_signal_ends_the_process_although_the_loop_is_held(
     anyio_backend: Backend, number: int
 ) -> None:
@@ -241,13 +242,13 @@ def test_the_third_signal_ends_the_process_although_the_loop_is_held(
 def test_the_third_signal_ends_a_handler_that_swallows_the_second(anyio_backend: Backend) -> None:
     with program(anyio_backend, "hog unimpressed") as run:
         run.wait_for("ready")
-        run.send(INT)
+        run.send(ASK)
         run.wait_for("received")
-        run.send(INT)
+        run.send(ASK)
         run.wait_for("interrupted")
         run.wait_for("ready")
-        run.send(TERM)
-        assert run.end() == 128 + TERM
+        run.send(SENT[-1])
+        assert run.end() == 128 + SENT[-1]
     assert "app exits" not in run.said
 
 
@@ -257,8 +258,8 @@ def test_the_third_signal_ends_the_process_while_hooks_hang(anyio_backend: Backe
     with program(anyio_backend, f"{case}, last hook hangs") as run:
         for line in ("ready", "app exits", "last hook"):
             run.wait_for(line)
-            run.send(INT)
-        assert run.end() == 128 + INT
+            run.send(ASK)
+        assert run.end() == 128 + ASK
     assert run.said == ["ready", "app exits", "last hook"]
 
 
@@ -266,6 +267,7 @@ def test_the_third_signal_ends_the_process_while_hooks_hang(anyio_backend: Backe
 
 
 # Regression: on Trio the KeyboardInterrupt that is raised into run() is taken for no order to end, and run() waits for ever.
+@pytest.mark.skipif(sys.platform == "win32", reason="there, Ctrl+C cannot be sent to one process")
 @pytest.mark.realtime
 @pytest.mark.parametrize("case", ["run", "run idle"])
 def test_ctrl_c_in_a_loop_of_the_users_own_ends_the_engine_in_order(
@@ -293,6 +295,62 @@ def test_a_forked_child_has_the_handlers_from_before(anyio_backend: Backend, whe
     assert run.said == [
         f"child ended with {-TERM}", "the engine is running", "returned, accepted 2, handled 2",
     ]  # fmt: skip
+
+
+# -- which signals ---------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_break_counts_where_there_is_one() -> None:
+    posix = SimpleNamespace(SIGINT=2, SIGTERM=15, SIGUSR1=10)
+    windows = SimpleNamespace(SIGINT=2, SIGTERM=15, SIGBREAK=21, CTRL_BREAK_EVENT=1)
+    assert signals_of(posix) == (2, 15)
+    assert signals_of(windows) == (2, 15, 21)
+    assert set(SENT) <= set(SIGNALS)
+
+
+@pytest.mark.parametrize(("number", "knock"), [(INT, TERM), (TERM, INT), (21, TERM)])
+def test_a_knock_looks_like_a_signal_that_is_not_expected(number: int, knock: int) -> None:
+    """Ctrl+C may still come after Ctrl+Break; SIGTERM, on Windows, never does."""
+    assert knock_for(number) == knock
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing that can stand for a third signal")
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_third_signal_ends_the_engine_as_the_others_do(
+    anyio_backend: Backend, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As Ctrl+Break does on Windows. SIGUSR1 stands for it here."""
+    assert sys.platform != "win32"
+    third = signal.SIGUSR1
+    diary: list[str] = []
+    monkeypatch.setattr(
+        signals, "SIGNALS", signals_of(SimpleNamespace(SIGINT=INT, SIGTERM=TERM, SIGBREAK=third))
+    )
+
+    class App(Application):
+        async def before_start(self) -> None:
+            await self.engine.pub_event(Ping(1))
+
+        async def on_ping(self, events: list[Ping]) -> None:
+            for _ in range(times):
+                signal.raise_signal(third)
+            diary.append("handled")
+
+        async def exit(self) -> None:
+            diary.append("app exits")
+
+    before = signal.signal(third, signal.SIG_IGN)
+    try:
+        engine = AppEngine([App()])
+        if times == 1:
+            assert engine.start(*anyio_backend).handled == 1
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                engine.start(*anyio_backend)
+        assert signal.getsignal(third) == signal.SIG_IGN
+    finally:
+        signal.signal(third, before)
+    assert diary == ["handled", "app exits"][times - 1 :]
 
 
 # -- inside one process ----------------------------------------------------------------------------------------------
@@ -513,12 +571,13 @@ def test_two_signals_in_one_handler_call_interrupt_it_and_nothing_else(
     assert handlers() == previous
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads here")
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals to threads there")
 @pytest.mark.parametrize("number", [INT, TERM])
 def test_a_signal_that_another_thread_got_wakes_the_loop(
     anyio_backend: Backend, previous: list[Any], number: int
 ) -> None:
     """The system may hand a signal to any thread of the process; one that sleeps for ever says nothing to the loop."""
+    assert sys.platform != "win32"
     end = threading.Event()
     was_idle: list[bool] = []
 

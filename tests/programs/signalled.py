@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from anyio.lowlevel import checkpoint
 from loguru import logger
 
 from event_flow import AppEngine, Application, Event, task
+from event_flow.core.signals import SIGNALS
 
 FOR_EVER = 1000.0
 
@@ -88,22 +90,30 @@ class HeldSyncTask(Held):
 
 def hog(signals: float) -> None:
     """Keep the loop from running until so many signals have been received, and say each."""
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    os.set_blocking(write, False)
-    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    # Sockets: on Windows a pipe would block.
+    ours, signalled = socket.socketpair()
+    for end in (ours, signalled):
+        end.setblocking(False)
+    before = signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
     say("ready")
     try:
         while signals > 0:
             with suppress(BlockingIOError):
-                os.read(read, 1)
-                # The handler ran when os.read() returned.
+                ours.recv(1)
+                # The handler ran when recv() returned.
                 signals -= 1
                 say("received")
     finally:
         signal.set_wakeup_fd(before)
-        os.close(read)
-        os.close(write)
+        ours.close()
+        signalled.close()
+
+
+def hold_the_loop() -> None:
+    """Not one long sleep: Windows wakes the main thread from that for Ctrl+C, but not for Ctrl+Break."""
+    end = time.monotonic() + FOR_EVER
+    while time.monotonic() < end:
+        time.sleep(0.01)
 
 
 class HogForAWhile(Case):
@@ -168,14 +178,14 @@ class StartHangs(Case):
 def under_start(app: type[Application], *, exit_timeout: float = FOR_EVER, last_hangs: bool = False) -> int:
     """Run it under `start()`; say how that ended and whether the signal handlers are those from before."""
     signal.signal(signal.SIGTERM, was_installed_before)
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     engine = AppEngine([app()], grace_period=FOR_EVER, exit_timeout=exit_timeout, queue_size=1, max_batch=1)
 
     @engine.exit
     async def last() -> None:
         say("last hook")
         if last_hangs:
-            time.sleep(FOR_EVER)  # noqa: ASYNC251 - it holds the loop
+            hold_the_loop()
 
     status = 0
     try:
@@ -188,7 +198,7 @@ def under_start(app: type[Application], *, exit_timeout: float = FOR_EVER, last_
         say(f"returned, accepted {report.accepted}, handled {report.handled}")
     assert engine.report is not None
     say(f"threads left: {', '.join(engine.report.threads_left)}")
-    after = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    after = [signal.getsignal(number) for number in SIGNALS]
     say("restored" if after == before else f"not restored: {after}")
     return status
 
@@ -238,6 +248,7 @@ def forks(where: str) -> int:
 
     class Forks(Application):
         def _fork(self) -> None:
+            assert sys.platform != "win32"
             child = os.fork()
             if not child:
                 handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]

@@ -73,10 +73,10 @@ class Lifecycle(Publisher):
         """Run the engine in an event loop of its own until `stop()`, SIGINT or SIGTERM; return the shutdown report.
 
         `backend` is `"asyncio"` or `"trio"`; `backend_options` go to `anyio.run` (`{"use_uvloop": True}`). In the main
-        thread the first signal drains; the second ends at once and raises `KeyboardInterrupt`; the third ends the process.
-        In any other thread it leaves signals alone. Raises `EngineStateError` inside a running loop or while the engine
-        runs, `OptionError` (a `ValueError`) for another backend or option, `BackendNotInstalled` (an `ImportError`), and
-        what `run()` raises.
+        thread the first signal drains, on Windows also Ctrl+Break; the second ends at once and raises `KeyboardInterrupt`;
+        the third ends the process. In any other thread it leaves signals alone. Raises `EngineStateError` inside a running
+        loop or while the engine runs, `OptionError` (a `ValueError`) for another backend or option, `BackendNotInstalled`
+        (an `ImportError`), and what `run()` raises.
         """
         options = dict(backend_options or {})
         if in_event_loop():

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while `AppEngine.start()` runs: the first drains, the second hurries, the third ends the process.
+"""SIGINT, SIGTERM and Ctrl+Break while `start()` runs: the first drains, the second hurries, the third ends the process.
 
 A handler that hogs the loop would make the second signal wait for it. So that one is raised into it as a
 `KeyboardInterrupt`, but only if the loop has not run since the first, and never into the code of the loop or of Event
@@ -20,7 +20,21 @@ from typing import Any, Self
 
 from event_flow.core.backend import LoopGone, Wake, wake_on_signals
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name))
+
+def signals_of(system: Any) -> tuple[signal.Signals, ...]:
+    """Those that ask a process to end, in a module like `signal`.
+
+    SIGBREAK, Ctrl+Break, is of Windows only, and what one process can ask another there: nobody can send it a SIGTERM.
+    """
+    return tuple(getattr(system, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(system, name))
+
+
+def knock_for(number: int) -> signal.Signals:
+    """What a knock looks like once `number` has come twice: a signal that is not expected to come for real."""
+    return signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
+
+
+SIGNALS = signals_of(signal)
 # Ours, and what the loops and ours call.
 NOT_INTO = frozenset(
     {
@@ -49,7 +63,7 @@ class SignalHandlers:
         self._wakeup = ExitStack()
         self._received = 0
         self._loop_has_run = True
-        # What a knock looks like, from the first one on: a signal that is not expected to come for real.
+        # What a knock looks like, from the first one on.
         self._knock: signal.Signals | None = None
         self._is_knock = False  # the next signal of that kind is one
         self._is_knocking = False
@@ -104,7 +118,7 @@ class SignalHandlers:
             raise KeyboardInterrupt from None
         if self._received == 2 and is_hogged:
             self._interrupt_if_hogged(frame)
-            self._knock = next(other for other in SIGNALS if other != number)
+            self._knock = knock_for(number)
             self._is_knocking = True
             # No Thread: its locks may be held by what was interrupted.
             start_new_thread(self._knock_until_heard, ())
