@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from backends import EXTRAS, REAL_TIME, VIRTUAL_TIME, complaint, is_installed, names_one_of
 from hypothesis import settings as hypothesis_settings
 from loguru import logger
 
@@ -20,10 +20,6 @@ from event_flow.testing.clock import virtual_clock
 
 if TYPE_CHECKING:
     from loguru import Message
-
-# uvloop does not exist for Windows. Anywhere else a missing backend fails the tests rather than shorten them.
-REAL_TIME = ["asyncio", "trio"] if sys.platform == "win32" else ["asyncio", "uvloop", "trio"]
-VIRTUAL_TIME = ["asyncio", "trio"]
 
 # Long enough for a thread that was told to end and is on its way out, on a machine that is busy.
 THREAD_END = 5.0
@@ -35,6 +31,34 @@ GRACE_PERIOD: float = inspect.signature(AppEngine).parameters["grace_period"].de
 hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.register_profile("smoke", deadline=None, max_examples=10)
 hypothesis_settings.load_profile("default")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without-backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave out the tests that need this backend, which must not be installed",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    wrong = complaint(config.getoption("without_backend"), list(filter(is_installed, EXTRAS)))
+    if wrong:
+        raise pytest.UsageError(wrong)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a backend that the run does without: it names it in a parameter, or in the mark `needs`."""
+    without = config.getoption("without_backend")
+    kept, left = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        names = [*getattr(getattr(item, "callspec", None), "params", {}).values()]
+        names += [name for mark in item.iter_markers("needs") for name in mark.args]
+        (left if names_one_of(without, names) else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import math
 import threading
 from collections.abc import Awaitable, Callable
@@ -12,13 +13,13 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
-import trio
-import trio.testing
 from anyio.lowlevel import checkpoint
+from backends import EXTRAS, is_installed
 
 from event_flow import (
     AppEngine,
     Application,
+    BackendNotInstalled,
     EngineClosed,
     EngineState,
     EngineStateError,
@@ -223,8 +224,11 @@ async def test_shielded_from_cancellation_run_goes_on() -> None:
     assert diary == ["starts", "handles", "handled", "exits", "exited"]
 
 
+@pytest.mark.needs("trio")
 def test_a_trio_nursery_starts_and_cancels_it() -> None:
     """Trio's own nursery, so only Trio."""
+    import trio.testing
+
     diary: list[str] = []
     engine = AppEngine([Recorder(diary, trio.sleep_forever)])
 
@@ -239,8 +243,11 @@ def test_a_trio_nursery_starts_and_cancels_it() -> None:
     assert diary == ["starts", "handles", "exits", "exited"]
 
 
+@pytest.mark.needs("trio")
 def test_a_trio_nursery_gets_the_errors_of_the_engine() -> None:
     """Trio's own nursery, so only Trio."""
+    import trio
+
     error = ValueError("handler")
     diary: list[str] = []
     engine = AppEngine([Recorder(diary, lambda: fail(error))], on_error="raise")
@@ -872,6 +879,36 @@ def test_a_backend_or_option_there_is_not_is_refused_before_anything_runs(
     engine = AppEngine()
     with pytest.raises(OptionError, match=message):
         engine.start(backend, options)
+    assert engine.state is EngineState.NEW
+
+
+@pytest.mark.parametrize(
+    ("extra", "backend", "options"), [("trio", "trio", {}), ("uvloop", "asyncio", {"use_uvloop": True})]
+)
+def test_a_backend_that_is_not_installed_is_an_error_that_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, extra: str, backend: str, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refuses(extra, backend, options)
+
+
+def test_a_run_without_backends_has_none_of_them(pytestconfig: pytest.Config) -> None:
+    """The same, but here they really are missing: all that `--without-backend` names."""
+    without = pytestconfig.getoption("without_backend")
+    assert [name for name in EXTRAS if not is_installed(name)] == sorted(without, key=EXTRAS.index)
+    if "trio" in without:
+        refuses("trio", "trio", {})
+    if "uvloop" in without:
+        refuses("uvloop", "asyncio", {"use_uvloop": True})
+
+
+def refuses(extra: str, backend: str, options: dict[str, Any]) -> None:
+    engine = AppEngine()
+    with pytest.raises(
+        BackendNotInstalled, match=rf"^{extra} is not installed: .*event-flow\[{extra}\]"
+    ) as caught:
+        engine.start(backend, options)
+    assert caught.value.name == extra
     assert engine.state is EngineState.NEW
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends import REAL_TIME
 from processes import CREATION_FLAGS, SENT, send
 
 from event_flow.core.declaration import declarations_of
@@ -25,7 +26,6 @@ from event_flow.core.invoke import is_async
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "example"
 FEED = EXAMPLES / "data" / "earthquakes.geojson"
-EVERY_BACKEND = ["asyncio", "trio"] if sys.platform == "win32" else ["asyncio", "trio", "uvloop"]
 
 # Debug mode of asyncio remarks on callbacks that took longer than 0.1 s: that is about the machine.
 SLOW = re.compile(r"Executing <.*> took [\d.]+ seconds\n")
@@ -102,7 +102,7 @@ def assert_said(expected: str, output: str) -> None:
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("backend", EVERY_BACKEND)
+@pytest.mark.parametrize("backend", REAL_TIME)
 @pytest.mark.parametrize("example", SAID)
 def test_an_example_ends_by_itself_and_shows_what_it_is_about(
     example: str, backend: str, tmp_path: Path
@@ -137,7 +137,7 @@ def test_the_example_of_schedules_shows_every_kind() -> None:
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("backend", EVERY_BACKEND)
+@pytest.mark.parametrize("backend", REAL_TIME)
 def test_the_engine_runs_wherever_the_example_embeds_it(backend: str, tmp_path: Path) -> None:
     ended = run(tmp_path, "embedding", "--backend", backend)
     assert ended.stderr == ""
@@ -183,7 +183,7 @@ def row(properties: dict[str, Any]) -> tuple[str, float, str]:
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("backend", EVERY_BACKEND)
+@pytest.mark.parametrize("backend", REAL_TIME)
 def test_the_demo_stores_counts_and_reports_what_is_in_the_feed(backend: str, tmp_path: Path) -> None:
     database = tmp_path / "quakes.db"
     ended = run(tmp_path, "earthquakes", "--seconds", "1.5", "--backend", backend, "--database", database)
@@ -294,7 +294,7 @@ def test_the_demo_takes_only_a_finite_time(seconds: str, tmp_path: Path) -> None
 
 
 @pytest.mark.realtime
-@pytest.mark.parametrize("backend", EVERY_BACKEND)
+@pytest.mark.parametrize("backend", REAL_TIME)
 def test_the_demo_sums_up_what_was_done_when_it_is_interrupted(backend: str, tmp_path: Path) -> None:
     database = tmp_path / "quakes.db"
     arguments = "--seconds", "600", "--backend", backend, "--database", database

@@ -248,8 +248,9 @@ def forks(where: str) -> int:
 
     class Forks(Application):
         def _fork(self) -> None:
-            assert sys.platform != "win32"
-            child = os.fork()
+            child = 0
+            if sys.platform != "win32":
+                child = os.fork()
             if not child:
                 handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
                 if handlers != before:
