@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tarfile
+import tempfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import nox
 
@@ -16,6 +18,8 @@ nox.options.download_python = "never"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 EVERY_BACKEND = ".[trio,uvloop]"
+# A run of the tests on one more Python, or on other versions: none that waits in real time, few Hypothesis examples.
+SMOKE = ("-m", "not realtime", "--hypothesis-profile=smoke")
 
 
 def group(name: str) -> list[str]:
@@ -23,8 +27,8 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
 
 
-def run_tests(session: nox.Session, *arguments: str) -> None:
-    session.install(EVERY_BACKEND, *group("test"))
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Run it as strictly as it goes."""
     session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *arguments, *session.posargs)
 
 
@@ -42,48 +46,85 @@ def readme_snippets(folder: Path) -> list[str]:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests on the Python that runs nox."""
-    run_tests(session)
+    session.install(EVERY_BACKEND, *group("test"))
+    pytest(session)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
 def matrix(session: nox.Session) -> None:
     """All tests on every Python there is; with --error-on-missing-interpreters on every one there should be."""
-    run_tests(session)
+    session.install(EVERY_BACKEND, *group("test"))
+    pytest(session)
 
 
 @nox.session(python="3.13")
 def smoke(session: nox.Session) -> None:
     """The tests on a second Python: none that waits in real time, few Hypothesis examples."""
-    run_tests(session, "-m", "not realtime", "--hypothesis-profile=smoke")
+    session.install(EVERY_BACKEND, *group("test"))
+    pytest(session, *SMOKE)
+
+
+@nox.session(python="3.12")
+def package(session: nox.Session) -> None:
+    """Build the sdist and from it the wheel, look into both, and run the smoke tests on the wheel, away from the sources."""
+    session.install(*group("package"))
+    with tempfile.TemporaryDirectory() as scratch:
+        session.run("python", "-m", "build", "--outdir", scratch, silent=True)
+        (sdist,), (wheel,) = Path(scratch).glob("*.tar.gz"), Path(scratch).glob("*.whl")
+        session.run("twine", "check", "--strict", str(sdist), str(wheel))
+        session.run("python", ".ci/contents.py", str(sdist), str(wheel))
+        session.install(f"{wheel}[trio,uvloop]", *group("test"))
+        with tarfile.open(sdist) as archive:
+            archive.extractall(scratch, filter="data")
+        away = sdist.with_name(sdist.name.removesuffix(".tar.gz"))
+        shutil.rmtree(away / "src")
+        with session.chdir(away):
+            session.run(
+                "python", "-c", "import event_flow, sys; assert event_flow.__file__.startswith(sys.prefix)"
+            )
+            pytest(session, *SMOKE)
+
+
+@nox.session
+def without_trio(session: nox.Session) -> None:
+    """The smoke tests with nothing but what the core depends on: on asyncio only."""
+    session.install(".", *group("test"))
+    pytest(session, "--without-backend=trio", "--without-backend=uvloop", *SMOKE)
 
 
 @nox.session
 def lowest(session: nox.Session) -> None:
     """All tests with the oldest versions that pyproject.toml allows."""
     project = PROJECT["project"]
-    allowed = [*project["dependencies"], *project["optional-dependencies"]["trio"]]
+    allowed = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
     oldest = [each.replace(">=", "==") for each in allowed]
     # The plugin of that anyio uses a name which pytest 9.2 warns about.
     session.install(EVERY_BACKEND, *group("test"), *oldest, "pytest<9.2")
-    session.run("python", "-X", "dev", "-W", "error", "-m", "pytest", *session.posargs)
+    pytest(session)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff: rules and format."""
+    """Ruff: rules and format. And whether GitHub would take the workflow."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    workflows = [str(path) for path in sorted(Path(".github/workflows").glob("*.yml"))]
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, on everything there is to read; pyright on what users see: public names, examples, README."""
+    """Mypy, strict, on everything there is to read, also as Windows and macOS see it; pyright on what users see: public names, examples, README."""
     session.install(EVERY_BACKEND, *group("types"))
-    session.run("mypy", *session.posargs)
+    for platform in ("linux", "win32", "darwin"):
+        session.run("mypy", f"--platform={platform}", *session.posargs)
     session.run("pyright")
     # Not in .nox: pyright passes over folders with a dot in front, and says that all is well.
-    with TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         programs = readme_snippets(Path(folder))
         said = str(session.run("pyright", "--stats", *programs, silent=True))
     if f"Total files checked: {len(programs)}\n" not in said:

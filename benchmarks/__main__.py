@@ -15,7 +15,7 @@ from typing import Literal
 
 from loguru import logger
 
-from benchmarks import engine, footprint, rivals
+from benchmarks import engine, footprint, imports, rivals
 from benchmarks.measure import ASYNCIO, TRIO, UVLOOP, Backend, Comparison, Contestant, compare
 
 BACKENDS = [each for each in (ASYNCIO, UVLOOP, TRIO) if each is not UVLOOP or find_spec("uvloop")]
@@ -190,6 +190,27 @@ def start_and_stop(plan: Plan) -> Iterator[Row]:
         )
 
 
+def first_import(plan: Plan) -> Iterator[Row]:
+    """Until the package is imported where anyio and loguru are."""
+    comparison = compare(
+        {
+            "all": partial(imports.seconds_to_import, imports.ALREADY),
+            "own": partial(imports.seconds_to_import, imports.ALREADY_WITH_ANYIO_S_PARTS),
+        },
+        plan.rounds,
+    )
+    milliseconds = {name: 1000 * comparison.median(name) for name in ("all", "own")}
+    yield Row(
+        what="import, beyond anyio and loguru",
+        backend="",
+        measured=f"{milliseconds['all']:.1f} ms",
+        beside=f"without the parts of anyio it asks for: {milliseconds['own']:.1f} ms",
+        reach="at most",
+        target=20,
+        value=milliseconds["all"],
+    )
+
+
 def memory(plan: Plan) -> Iterator[Row]:
     """Bytes while events wait, objects after they are gone."""
     events = plan.events(500_000)
@@ -220,6 +241,7 @@ PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "ten": ten_handlers,
     "hops": hops,
     "start": start_and_stop,
+    "import": first_import,
     "memory": memory,
 }
 

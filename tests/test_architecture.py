@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "src" / "event_flow"
+import event_flow
+
+ROOT = Path(__file__).parent.parent
+# The one that the tests run on: where a wheel is tested, the sources are not there.
+PACKAGE = Path(event_flow.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 CORE = sorted((PACKAGE / "core").glob("*.py"))
 
@@ -148,7 +152,7 @@ def test_the_plan_of_the_house_names_every_file_of_the_core() -> None:
 
 def test_the_readme_names_every_error() -> None:
     """Its table repeats the tree in `exception.py`."""
-    readme = (PACKAGE.parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = ast.parse((PACKAGE / "core" / "exception.py").read_text(encoding="utf-8"))
     errors = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     assert [name for name in errors if f"`{name}`" not in readme] == []

@@ -19,12 +19,14 @@ import pytest
 from backends import REAL_TIME
 from processes import CREATION_FLAGS, SENT, send
 
+import event_flow
 from event_flow.core.declaration import declarations_of
 from event_flow.core.decorators import marks_of
 from event_flow.core.invoke import is_async
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "example"
+SOURCES = Path(event_flow.__file__).parents[1]
 FEED = EXAMPLES / "data" / "earthquakes.geojson"
 
 # Debug mode of asyncio remarks on callbacks that took longer than 0.1 s: that is about the machine.
@@ -74,8 +76,8 @@ def command(example: str, *arguments: str | Path) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours, with the package of this checkout, and loguru's own variable for a log of what went wrong only."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "LOGURU_LEVEL": "WARNING", **more}
+    """Ours, with the package that the tests run on, and loguru's own variable for a log of what went wrong only."""
+    return {**os.environ, "PYTHONPATH": str(SOURCES), "LOGURU_LEVEL": "WARNING", **more}
 
 
 def run(

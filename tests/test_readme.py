@@ -13,6 +13,8 @@ import httpx
 import pytest
 from backends import REAL_TIME
 
+import event_flow
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -97,10 +99,18 @@ def test_the_two_commands_come_first_and_name_sessions_there_are() -> None:
     assert all(f"def {name}(session" in sessions for name in ("demo", "tests"))
 
 
+def target(link: str) -> Path:
+    """The file of the checkout; of the package, the one that the tests run on."""
+    sources = "src/event_flow/"
+    if link.startswith(sources):
+        return Path(event_flow.__file__).parent / link.removeprefix(sources)
+    return ROOT / link
+
+
 def test_links_lead_somewhere() -> None:
     links = re.findall(r"\]\(([^)#]+?)\)", re.sub(BLOCK, "", README))
     assert links
-    missing = [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()]
+    missing = [link for link in links if not link.startswith("https://") and not target(link).exists()]
     assert missing == []
     anchors = re.findall(r"\]\(#([^)]+)\)", README)
     headings = {

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-from anyio import CapacityLimiter
 from loguru import logger
 
 from event_flow.core.backend import LoopGone, Wake, context_of_a_thread
@@ -92,7 +91,7 @@ class Threads:
 
     def __init__(self, limit: int, wake: Wake) -> None:
         self.wake = wake
-        self._places = CapacityLimiter(limit)
+        self._places = anyio.CapacityLimiter(limit)
         self._workers: set[WorkerThread] = set()
         self._idle: list[WorkerThread] = []
         self._running: set[Job] = set()
