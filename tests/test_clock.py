@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -46,6 +48,28 @@ async def test_tasks_wake_in_the_order_of_their_deadlines() -> None:
         tg.start_soon(sleeper, "second", 1.0)
         tg.start_soon(sleeper, "hour", 3600.0)
     assert woken == [("second", 1.0), ("hour", 3600.0), ("day", DAY)]
+
+
+def test_it_is_exact_where_the_clock_of_the_system_is_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Regression*: asyncio runs what is due within a tick of that clock, on Windows before Python 3.13 a sixty-fourth second.
+
+    Only asyncio does so.
+    """
+    coarse = SimpleNamespace(**{**vars(time.get_clock_info("monotonic")), "resolution": 1 / 64})
+    monkeypatch.setattr(time, "get_clock_info", lambda name: coarse)
+    woken: list[float] = []
+
+    async def sleeper(duration: float) -> None:
+        await anyio.sleep(duration)
+        woken.append(anyio.current_time())
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tg:
+            for duration in (0.001, 0.002, 0.01):
+                tg.start_soon(sleeper, duration)
+
+    anyio.run(main, backend="asyncio", backend_options=virtual_clock("asyncio"))
+    assert woken == [0.001, 0.002, 0.01]
 
 
 async def test_a_task_that_can_run_goes_before_the_clock() -> None:
