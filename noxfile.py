@@ -118,7 +118,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Mypy, strict, on everything there is to read, also as Windows and macOS see it; pyright on what users see: public names, examples, README."""
+    """Mypy, strict, on all there is, as three systems see it; pyright on what users see: names, examples, README."""
     session.install(EVERY_BACKEND, *group("types"))
     for platform in ("linux", "win32", "darwin"):
         session.run("mypy", f"--platform={platform}", *session.posargs)
