@@ -12,6 +12,7 @@ EventFlowError
 ├── UnexpectedCancellation (RuntimeError)  user code was cancelled although nobody cancelled it
 ├── StartTimeout, ExitTimeout (TimeoutError)  a hook overran its time
 ├── BackendNotInstalled (ImportError)    the extra for a backend is missing
+├── EncodeError, DecodeError (ValueError)  an event cannot be written as bytes, or bytes are no event
 ├── SettingsError (ImportError)          the settings module cannot be found or imported
 └── SettingNotFound (AttributeError)     the settings module has no such name
 """
@@ -22,6 +23,8 @@ __all__ = [
     "BackendNotInstalled",
     "BacklogExceeded",
     "DeclarationError",
+    "DecodeError",
+    "EncodeError",
     "EngineClosed",
     "EngineNotSetError",
     "EngineStateError",
@@ -105,6 +108,28 @@ class ExitTimeout(EventFlowError, TimeoutError):
 
 class BackendNotInstalled(EventFlowError, ImportError):
     """The backend asked for is an optional extra that is not installed; the message says which."""
+
+
+class EncodeError(EventFlowError, ValueError):
+    """An event that `codec.encode` cannot write so that `decode` would give it back; the message says what and where.
+
+    `place` is where, like `data.items[3].price`; empty if it is about the event as a whole.
+    """
+
+    def __init__(self, message: str, *, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
+
+
+class DecodeError(EventFlowError, ValueError):
+    """Bytes that are no event `codec.decode` could build: not JSON, an unknown class, a wrong shape.
+
+    `place` is where, like `data.items[3].price`; empty if it is about the bytes as a whole.
+    """
+
+    def __init__(self, message: str, *, place: str = "") -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class SettingsError(EventFlowError, ImportError):

@@ -1,0 +1,136 @@
+"""Events as bytes, for journals, brokers and other processes: `encode(event) -> bytes`, `decode(bytes) -> Event`.
+
+An event is one JSON object in UTF-8; what is None or empty is left out:
+
+    {"type": "shop.events:Trade", "data": …, "meta": {…}, "source": …}
+
+`type` is the name that was pinned with `register`, else `module:qualname` of the class. `decode` looks for it among the
+pinned names and the classes that are loaded. It never imports a module and never runs code that the bytes name.
+
+`data` is written and read by the class's type parameter, as in `class Trade(Event[Order])`, also through generic bases:
+
+    None, bool, str, int          as they are; an int has at most 64 bits
+    float                         a number; no NaN, no infinity; an int, where a float is declared, becomes one
+    Decimal, UUID, bytes          text: "1.10", "6f9619ff-…", base64
+    datetime, date, time          ISO 8601; a datetime must be aware, and comes back with its offset as its time zone
+    timedelta                     text: "PT86400.5S", seconds
+    Enum, Flag                    the value of the member, a str or an int; the number that a flag's bits are
+    Literal                       the value
+    list, set, frozenset, tuple, NamedTuple    an array
+    dict[K, V]                    an object; K is what is written as text or as an int
+    dataclass, TypedDict          an object of its fields
+    X | Y                         the one of that type; two that look alike in JSON cannot be in one union
+    Any, no type parameter        just what JSON has: None, bool, str, int, float, list, dict with str keys
+
+so also behind `NewType`, `Annotated`, `type X = …` and generics. Any other type is refused when the first event of its class
+is encoded or decoded. `meta` and `source` have no type: plain JSON.
+
+What `encode` accepts, `decode` gives back with the same types and values, or `encode` raises. For that a value must be of the
+declared class itself, not of a subclass. Exceptions to it: a time zone comes back as its offset; fields of a dataclass with
+`init=False` are not sent, its `__init__` and `__post_init__` make them anew; an attribute outside the fields is not sent. Events
+are built without their `__init__`, so one with attributes beyond data, meta and source is refused (but for what
+`functools.cached_property` keeps).
+
+Reading is lenient in one way only, so that classes and this form may grow: keys that are not known are ignored, and fields
+that have a default may be missing. The key `v` is kept for a form that this version could not read, and refused. Of equal
+keys in one object the last counts. The same event need not give the same bytes with another version of orjson.
+
+An `ExceptionEvent` is sent as what can be: class and text of the exception, the traceback as text, handler, attempt, events.
+
+    {"type": "ExceptionEvent", "data": {"type": "ValueError", "text": "…"}, "handler": "App.on_trades", "attempt": 1,
+     "traceback": "…", "events": [{"type": …}, …], "meta": {…}}
+
+It comes back with a `RemoteError` for the exception, and cannot `redeliver()`. An event in it that cannot be encoded is sent
+as an `UnsentEvent`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from event_flow.codec.envelope import Envelope, written
+from event_flow.codec.failures import FailureEnvelope, RemoteError, UnsentEvent
+from event_flow.codec.mismatch import Mismatch, described, wrong
+from event_flow.codec.names import find, register
+from event_flow.core.event import Event, ExceptionEvent
+from event_flow.core.exception import DecodeError, EncodeError
+
+__all__ = ["DecodeError", "EncodeError", "RemoteError", "UnsentEvent", "decode", "encode", "register"]
+
+_envelopes: dict[type[Event[Any]], Envelope | FailureEnvelope] = {}
+
+
+def encode(event: Event[Any]) -> bytes:
+    """The event as JSON, by the wire form of this module. May be called from any thread.
+
+    Raises `EncodeError` that says what and where if `decode` could not give the same event back, and `TypeError` for what is no
+    event.
+    """
+    if not isinstance(event, Event):
+        raise TypeError(f"only events can be encoded, not {described(event)}")
+    name = type(event).__qualname__
+    try:
+        return _write(event)
+    except Mismatch as exc:
+        raise EncodeError(f"{name}: {exc}", place=exc.place) from exc.__cause__
+    except RecursionError:
+        raise EncodeError(f"{name}: nested too deeply, or holds itself") from None
+    except RuntimeError as exc:  # a dict or set that another thread changes
+        raise EncodeError(f"{name}: {exc}") from exc
+
+
+def decode(data: bytes | bytearray | memoryview) -> Event[Any]:
+    """The event that was encoded, as a new instance of its class. May be called from any thread.
+
+    The class must be loaded: import the module that defines it, or registers its name, before. Its `__init__` is not called;
+    a dataclass inside is built by its own. Raises `DecodeError` that says what and where, whatever the bytes are, and
+    `TypeError` for what is not bytes.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"only bytes can be decoded, not {described(data)}")
+    title = ""
+    try:
+        plain = orjson.loads(data)
+        cls = _class_of(plain)
+        title = f"{cls.__qualname__}: "
+        return _envelope_of(cls).load(plain)
+    except orjson.JSONDecodeError as exc:
+        raise DecodeError(f"not JSON: {exc}") from exc
+    except Mismatch as exc:
+        raise DecodeError(f"{title}{exc}", place=exc.place) from exc.__cause__
+    except RecursionError:
+        raise DecodeError(f"{title}nested too deeply") from None
+
+
+def _write(event: Event[Any]) -> bytes:
+    return written(_envelope_of(type(event)).dump(event))
+
+
+def _read(plain: Any) -> Event[Any]:
+    return _envelope_of(_class_of(plain)).load(plain)
+
+
+def _class_of(plain: Any) -> type[Event[Any]]:
+    if type(plain) is not dict:
+        raise wrong("an object", plain)
+    if "v" in plain:
+        raise Mismatch("written in a form that this version of Event Flow does not know").inside(".v")
+    name = plain.get("type")
+    if type(name) is not str:
+        raise wrong("the name of an event class", name).inside(".type")
+    cls = find(name)
+    if cls is None:
+        raise Mismatch(
+            f"no event class {described(name)} is loaded; import the module that defines or registers it"
+        ).inside(".type")
+    return cls
+
+
+def _envelope_of(cls: type[Event[Any]]) -> Envelope | FailureEnvelope:
+    envelope = _envelopes.get(cls)
+    if envelope is None:
+        envelope = FailureEnvelope(cls, _write, _read) if issubclass(cls, ExceptionEvent) else Envelope(cls)
+        _envelopes[cls] = envelope
+    return envelope

@@ -1,0 +1,163 @@
+"""An event as a JSON object and back: which attributes are sent, and how one is built without its `__init__`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from functools import cached_property
+from typing import Any
+
+import orjson
+
+from event_flow.codec.annotations import is_builtin_too, shape_of
+from event_flow.codec.mismatch import Mismatch, described, failure, is_whole, wrong
+from event_flow.codec.names import name_of
+from event_flow.codec.parameters import arguments_of
+from event_flow.codec.shapes import PLAIN, Shape
+from event_flow.core.event import Event, EventWithSource
+
+__all__ = ["Envelope", "attributes_of", "build", "put_meta", "required_name", "written"]
+
+META = "_meta"
+
+
+class Envelope:
+    """What is known of one event class: its name on the wire, and the shape of its data."""
+
+    def __init__(self, cls: type[Event[Any]]) -> None:
+        """Raises `Mismatch` if events of the class cannot be sent."""
+        if is_builtin_too(cls):
+            raise Mismatch("it is more than an event: one of its bases is a builtin class")
+        try:
+            self._data = _shape_of_data(cls)
+        except Mismatch as exc:
+            exc.inside(".data")
+            raise
+        self._cls = cls
+        self._has_source = issubclass(cls, EventWithSource)
+
+    def dump(self, event: Event[Any]) -> dict[str, Any]:
+        name = required_name(self._cls)
+        attributes = attributes_of(event, ("data", META, "source") if self._has_source else ("data", META))
+        plain: dict[str, Any] = {"type": name}
+        put(plain, "data", self._data, attributes)
+        put_meta(plain, attributes)
+        if self._has_source:
+            put(plain, "source", PLAIN, attributes)
+        return plain
+
+    def load(self, plain: dict[str, Any]) -> Event[Any]:
+        try:
+            attributes = {"data": self._data.load(plain.get("data"))}
+        except Mismatch as exc:
+            exc.inside(".data")
+            raise
+        if self._has_source:
+            attributes["source"] = plain.get("source")
+        return build(self._cls, attributes, plain)
+
+
+def _shape_of_data(cls: type[Event[Any]]) -> Shape:
+    bound = arguments_of(cls).get(Event, {})
+    return shape_of(next(iter(bound.values()), Any))
+
+
+def required_name(cls: type[Event[Any]]) -> str:
+    name = name_of(cls)
+    if name is None:
+        raise Mismatch(
+            f"{cls.__module__}:{cls.__qualname__} cannot be found by that name; "
+            'pin one: @codec.register(name="…")'
+        )
+    return name
+
+
+def attributes_of(event: Event[Any], sent: Collection[str]) -> dict[str, Any]:
+    """What the event holds, in its slots and beside them.
+
+    Raises `Mismatch` if that is more than what is sent: it would be missing on the other side.
+    """
+    try:
+        state: Any = object.__getstate__(event)
+    except Exception as exc:
+        raise failure("its attributes cannot be read", exc) from exc
+    besides, slots = state if isinstance(state, tuple) else (state, None)
+    attributes: dict[str, Any] = {**(besides or {}), **(slots or {})}
+    for name in attributes:
+        if name not in sent and not isinstance(
+            inspect.getattr_static(type(event), name, None), cached_property
+        ):
+            raise Mismatch(f"it has the attribute {name!r}, which is not sent; put that into data or meta")
+    return attributes
+
+
+def put(plain: dict[str, Any], key: str, shape: Shape, attributes: dict[str, Any]) -> None:
+    """Write one attribute; None, where it is allowed, by leaving the key out."""
+    try:
+        if key not in attributes:
+            raise Mismatch("not set; an __init__ did not call that of Event")
+        value = shape.dump(attributes[key])
+    except Mismatch as exc:
+        exc.inside(f".{key}")
+        raise
+    if value is not None:
+        plain[key] = value
+
+
+def put_meta(plain: dict[str, Any], attributes: dict[str, Any]) -> None:
+    meta = attributes.get(META) or {}
+    if type(meta) is not dict:
+        raise wrong("dict", meta).inside(".meta")
+    if meta:
+        put(plain, "meta", PLAIN, {"meta": meta})
+
+
+def build(cls: type[Event[Any]], attributes: dict[str, Any], plain: dict[str, Any]) -> Event[Any]:
+    """An instance with these attributes and the meta of `plain`. Calls no `__init__`: nobody knows what that wants."""
+    meta = plain.get("meta")
+    if meta is not None and type(meta) is not dict:
+        raise wrong("an object", meta).inside(".meta")
+    if meta:
+        attributes = {**attributes, META: meta}
+    try:
+        event: Event[Any] = object.__new__(cls)
+        for name, value in attributes.items():
+            object.__setattr__(event, name, value)
+    except Exception as exc:  # abstract, or with a property where Event has a slot
+        raise failure("it cannot be built", exc) from exc
+    return event
+
+
+def written(plain: dict[str, Any]) -> bytes:
+    """The bytes of an object whose shape is right. Raises `Mismatch` for what JSON or orjson cannot hold."""
+    try:
+        return orjson.dumps(plain)
+    except TypeError as exc:
+        for key, value in plain.items():
+            try:
+                _look_for_what_cannot_be_written(value)
+            except Mismatch as found:
+                raise found.inside(f".{key}") from None
+        raise Mismatch(f"nested too deeply ({exc})") from exc
+
+
+def _look_for_what_cannot_be_written(plain: Any) -> None:
+    if type(plain) is int and not is_whole(plain):
+        raise Mismatch(f"{described(plain)} cannot be sent")
+    if type(plain) is str and not plain.isascii():
+        try:
+            plain.encode()
+        except UnicodeEncodeError:
+            raise Mismatch(f"{described(plain)} has half a character (a lone surrogate)") from None
+    steps: Any = plain.items() if type(plain) is dict else enumerate(plain) if type(plain) is list else ()
+    for key, value in steps:
+        _under(key, _look_for_what_cannot_be_written, key)
+        _under(key, _look_for_what_cannot_be_written, value)
+
+
+def _under(key: Any, look: Callable[[Any], None], value: Any) -> None:
+    try:
+        look(value)
+    except Mismatch as exc:
+        exc.inside(f"[{described(key)}]")
+        raise
