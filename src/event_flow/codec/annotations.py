@@ -15,7 +15,7 @@ from event_flow.codec.mismatch import Mismatch, described, failure
 from event_flow.codec.parameters import arguments_of, hints_of, substituted
 from event_flow.codec.shapes import PLAIN, Array, Deferred, Mapping, OneOf, Record, Row, Shape, Table
 
-__all__ = ["is_builtin_too", "shape_of"]
+__all__ = ["shape_of"]
 
 WRAPPERS = tuple(
     getattr(typing, name)
@@ -33,12 +33,6 @@ def shape_of(annotation: Any) -> Shape:
         raise
     except Exception as exc:  # it is the user's annotation: anything may be in it
         raise failure(f"the type {annotation!r} cannot be worked out", exc) from exc
-
-
-def is_builtin_too(cls: type) -> bool:
-    """Whether instances hold what no attribute of theirs tells: those of a class that is also a dict, an exception."""
-    known = (object, typing.Generic)
-    return any(base not in known and not base.__flags__ & HEAP_TYPE for base in cls.__mro__)
 
 
 class _Shapes:
@@ -96,11 +90,15 @@ class _Shapes:
         return Choice(f"one of {', '.join(described(plain) for _, plain in pairs)}", pairs)
 
     def _alias(self, annotation: Any, origin: Any) -> Shape:
-        if annotation not in self._known:
-            known = self._known[annotation] = Deferred(str(annotation))
-            value = annotation.__value__ if origin is None else origin.__value__[typing.get_args(annotation)]
-            known.shape = self.of(value)
-        return self._known[annotation]
+        if annotation in self._known:
+            return self._known[annotation]
+        known = self._known[annotation] = Deferred(str(annotation))
+        value = annotation.__value__ if origin is None else origin.__value__[typing.get_args(annotation)]
+        shape = self.of(value)
+        if shape is known:
+            raise Mismatch(f"the type {annotation} is defined by nothing but itself")
+        known.shape = shape
+        return shape
 
     def _tuple(self, annotation: Any, arguments: tuple[Any, ...]) -> Shape:
         if annotation in (tuple, typing.Tuple):  # noqa: UP006 - both are met
@@ -157,7 +155,7 @@ class _Shapes:
                 f"{cls.__qualname__} cannot be sent: what its __init__ takes ({', '.join(parameters)}) "
                 "are not just its fields"
             )
-        if is_builtin_too(cls):
+        if _is_builtin_too(cls):
             raise Mismatch(f"{cls.__qualname__} cannot be sent: it holds more than its fields")
         bound = arguments_of(annotation)
         for field in fields:
@@ -198,3 +196,9 @@ def _owner(cls: type, field: dataclasses.Field[Any]) -> type:
 
 def _instead(cls: type) -> str:
     return "; say list, dict, set or tuple, which one it is" if cls.__module__ == "collections.abc" else ""
+
+
+def _is_builtin_too(cls: type) -> bool:
+    """Whether instances hold what no attribute of theirs tells: those of a class that is also a dict, an exception."""
+    known = (object, typing.Generic)
+    return any(base not in known and not base.__flags__ & HEAP_TYPE for base in cls.__mro__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from event_flow.codec.annotations import is_builtin_too, shape_of
+from event_flow.codec.annotations import shape_of
 from event_flow.codec.mismatch import Mismatch, described, failure, is_whole, wrong
 from event_flow.codec.names import name_of
 from event_flow.codec.parameters import arguments_of
@@ -26,8 +26,6 @@ class Envelope:
 
     def __init__(self, cls: type[Event[Any]]) -> None:
         """Raises `Mismatch` if events of the class cannot be sent."""
-        if is_builtin_too(cls):
-            raise Mismatch("it is more than an event: one of its bases is a builtin class")
         try:
             self._data = _shape_of_data(cls)
         except Mismatch as exc:

@@ -54,8 +54,11 @@ def substituted(annotation: Any, bound: Bindings) -> Any:
 
 def hints_of(cls: type) -> dict[str, Any]:
     """The annotations of a class and its bases, forward references resolved. Raises `Mismatch` if one cannot be."""
+    # Python 3.12.0 and 3.12.1 do not look for the T of `class Box[T]` by themselves.
+    own = _type_parameters(cls)
+    names = {**vars(cls), **_module_of(cls), **own} if own else None
     try:
-        return typing.get_type_hints(cls, include_extras=True)
+        return typing.get_type_hints(cls, None, names, include_extras=True)
     except Exception as exc:
         raise failure(f"an annotation of {cls.__qualname__} cannot be resolved", exc) from exc
 
@@ -66,9 +69,16 @@ def _evaluated(base: Any, cls: type) -> Any:
     def holder() -> None: ...
 
     holder.__annotations__ = {"base": base}
-    names = {each.__name__: each for each in getattr(cls, "__type_params__", ())}
-    module = getattr(sys.modules.get(cls.__module__), "__dict__", {})
+    names = {**vars(cls), **_type_parameters(cls)}
     try:
-        return typing.get_type_hints(holder, module, {**vars(cls), **names}, include_extras=True)["base"]
+        return typing.get_type_hints(holder, _module_of(cls), names, include_extras=True)["base"]
     except Exception as exc:
         raise failure(f"the base {base!r} of {cls.__qualname__} cannot be resolved", exc) from exc
+
+
+def _type_parameters(cls: type) -> dict[str, Any]:
+    return {each.__name__: each for each in getattr(cls, "__type_params__", ())}
+
+
+def _module_of(cls: type) -> dict[str, Any]:
+    return getattr(sys.modules.get(cls.__module__), "__dict__", {})

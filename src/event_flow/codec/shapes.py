@@ -7,6 +7,7 @@ knows which of its members a value belongs to. `dump` and `load` raise `Mismatch
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from types import NoneType
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ Kinds = frozenset[type[Any]]
 
 SCALARS: Kinds = frozenset({NoneType, bool, int, str})
 JSON: Kinds = SCALARS | {float, list, dict}
+NUMBER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 A_KEY = "the key {} is not a str; a type, dict[...], may declare it"
 NOT_PLAIN = (
     "{} is not plain JSON (None, bool, int, float, str, list, or dict with str keys); a type may declare it"
@@ -178,9 +180,11 @@ class Table:
         plain: dict[str, Any] = {}
         for key, item in value.items():
             try:
-                plain[self._dumped(key)] = self._value.dump(item)
+                text = key
+                text = self._dumped(key)
+                plain[text] = self._value.dump(item)
             except Mismatch as exc:
-                exc.inside(f"[{described(key)}]")
+                exc.inside(f"[{described(text)}]")
                 raise
         return plain
 
@@ -213,13 +217,12 @@ class Table:
     def _loaded(self, key: str) -> Any:
         if not self._numbers:
             return self._key.load(key)
+        if not NUMBER.fullmatch(key):
+            raise wrong(f"a key of type {self._key.name}", key)
         try:
             number = int(key)
-            written = str(number)
-        except ValueError:
-            written = ""
-        if written != key:
-            raise wrong(f"a key of type {self._key.name}", key)
+        except ValueError as exc:
+            raise failure("the key", exc) from exc
         return self._key.load(number)
 
 
@@ -294,23 +297,23 @@ class Mapping(Record):
     def dump(self, value: Any) -> Any:
         if type(value) is not dict:
             raise wrong(self.name, value)
-        for name in value:
+        plain: dict[str, Any] = {}
+        for name, item in value.items():
             if name not in self.fields:
                 raise Mismatch(f"{self.name} has no key {described(name)}")
-        plain: dict[str, Any] = {}
-        for name, (shape, required) in self.fields.items():
             try:
-                if name in value:
-                    plain[name] = shape.dump(value[name])
-                elif required:
-                    raise Mismatch("missing")
+                plain[name] = self.fields[name][0].dump(item)
             except Mismatch as exc:
                 exc.inside(f".{name}")
                 raise
+        for name, (_, required) in self.fields.items():
+            if required and name not in plain:
+                raise Mismatch("missing").inside(f".{name}")
         return plain
 
     def load(self, plain: Any) -> Any:
-        return self._loaded(plain)
+        values = self._loaded(plain)
+        return {name: values[name] for name in plain if name in values}
 
 
 class OneOf:
