@@ -33,6 +33,9 @@ LAYERS = (
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 WITHOUT_ANYIO = LAYERS[0] | LAYERS[1]
 
+# What lies outside and needs only the words of the kernel, and which of them.
+OUTSIDE = {"settings": {"exception"}, "codec": {"event", "exception"}}
+
 MAY_IMPORT = {"anyio", "loguru", "orjson"}
 KNOWS_BACKENDS = {"core/backend.py", "testing/clock.py"}
 NO_NAMES = {"utils", "helpers", "common", "base", "util", "misc"}
@@ -102,6 +105,36 @@ def test_the_core_imports_nothing_that_lies_outside(path: Path) -> None:
         name for name in imports(path) if name.startswith("event_flow.") and ".core." not in f"{name}."
     ]
     assert outside == []
+
+
+@pytest.mark.parametrize("name", sorted(OUTSIDE))
+def test_what_lies_outside_knows_only_the_words_it_needs(name: str) -> None:
+    """*Design D13*: so it can be left out, and works without an engine or an event loop."""
+    paths = [path for path in FILES if relative(path).removesuffix(".py").split("/")[0] == name]
+    assert paths
+    assert set().union(*map(core_imports, paths)) == OUTSIDE[name]
+    assert not {"anyio", "loguru"} & set().union(*map(tops, paths))
+    others = {
+        part[1]
+        for path in paths
+        for part in (each.split(".") for each in imports(path))
+        if part[0] == "event_flow"
+    }
+    assert others <= {"core", name}
+
+
+def test_imports_of_the_codec_make_no_circle() -> None:
+    files = {path.stem: path for path in (PACKAGE / "codec").glob("*.py")}
+    graph = {
+        stem: {
+            part[2]
+            for part in (each.split(".") for each in imports(path))
+            if part[:2] == ["event_flow", "codec"]
+        }
+        for stem, path in files.items()
+    }
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    assert order.index("mismatch") < order.index("plain") < order.index("envelope") < order.index("__init__")
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_ANYIO))

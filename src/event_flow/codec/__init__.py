@@ -25,15 +25,16 @@ pinned names and the classes that are loaded. It never imports a module and neve
 so also behind `NewType`, `Annotated`, `type X = …` and generics. Any other type is refused when the first event of its class
 is encoded or decoded. `meta` and `source` have no type: plain JSON.
 
-What `encode` accepts, `decode` gives back with the same types and values, or `encode` raises. For that a value must be of the
-declared class itself, not of a subclass. Exceptions to it: a time zone comes back as its offset; fields of a dataclass with
-`init=False` are not sent, its `__init__` and `__post_init__` make them anew; an attribute outside the fields is not sent. Events
-are built without their `__init__`, so one with attributes beyond data, meta and source is refused (but for what
-`functools.cached_property` keeps).
+What `encode` writes, `decode` gives back with the same types and values; what would come back as something else, `encode`
+refuses. So a value must be of the declared class itself, not of a subclass. What is not sent: the name of a time zone, only its
+offset; fields of a dataclass with `init=False`, which its `__init__` and `__post_init__` make anew; attributes that are no
+fields. A dataclass is built by its own `__init__`, which must leave the fields as they were. An event is built without, so one
+with attributes beyond data, meta and source is refused (but for what `functools.cached_property` keeps).
 
 Reading is lenient in one way only, so that classes and this form may grow: keys that are not known are ignored, and fields
 that have a default may be missing. The key `v` is kept for a form that this version could not read, and refused. Of equal
-keys in one object the last counts. The same event need not give the same bytes with another version of orjson.
+keys in one object the last counts; a whole number beyond 64 bits is read as a float. Bytes are not canonical: with another
+version of orjson the same event may give others.
 
 An `ExceptionEvent` is sent as what can be: class and text of the exception, the traceback as text, handler, attempt, events.
 

@@ -10,10 +10,13 @@ from enum import Enum, Flag
 from types import NoneType
 from typing import Any, Literal
 
+from event_flow.codec.containers import Array, Row, Table
 from event_flow.codec.leaves import FLOAT, LEAVES, STRICT_FLOAT, Choice, choice, flags
 from event_flow.codec.mismatch import Mismatch, described, failure
 from event_flow.codec.parameters import arguments_of, hints_of, substituted
-from event_flow.codec.shapes import PLAIN, Array, Deferred, Mapping, OneOf, Record, Row, Shape, Table
+from event_flow.codec.plain import PLAIN, Shape
+from event_flow.codec.records import Mapping, Record
+from event_flow.codec.unions import Deferred, OneOf
 
 __all__ = ["shape_of"]
 

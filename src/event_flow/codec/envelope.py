@@ -13,7 +13,7 @@ from event_flow.codec.annotations import shape_of
 from event_flow.codec.mismatch import Mismatch, described, failure, is_whole, wrong
 from event_flow.codec.names import name_of
 from event_flow.codec.parameters import arguments_of
-from event_flow.codec.shapes import PLAIN, Shape
+from event_flow.codec.plain import PLAIN, Shape
 from event_flow.core.event import Event, EventWithSource
 
 __all__ = ["Envelope", "attributes_of", "build", "put_meta", "required_name", "written"]

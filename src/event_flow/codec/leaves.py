@@ -198,7 +198,7 @@ def _read_time(text: str) -> time:
 
 def _write_duration(value: timedelta) -> str:
     seconds, microseconds = divmod(abs(value) // timedelta(microseconds=1), 1_000_000)
-    fraction = f".{microseconds:06}" if microseconds else ""
+    fraction = f".{microseconds:06}".rstrip("0") if microseconds else ""
     return f"{'-' if value < timedelta() else ''}PT{seconds}{fraction}S"
 
 
