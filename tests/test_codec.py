@@ -15,7 +15,7 @@ from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import orjson
 import pytest
@@ -26,6 +26,7 @@ from event_flow.core.exception import DeclarationError, DecodeError, EncodeError
 
 T = TypeVar("T")
 K = TypeVar("K")
+K_co = TypeVar("K_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,15 @@ class Mixin:
 
 class Mixed(Mixin, OfBase):
     pass
+
+
+class Speaks(Protocol[K_co]):
+    def speak(self) -> K_co: ...
+
+
+class Spoken(OfBase, Speaks[str]):
+    def speak(self) -> str:
+        return "!"
 
 
 class Outer:
@@ -601,6 +611,7 @@ def test_what_a_cached_property_keeps_is_made_anew() -> None:
         OfHalf(Later(1)),
         OfSourced("here", [Decimal("1.10")]),
         Mixed(Decimal("1.10")),
+        Spoken(Decimal("1.10")),
     ],
     ids=lambda event: type(event).__name__,
 )

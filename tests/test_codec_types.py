@@ -615,6 +615,8 @@ def test_a_value_of_another_type_is_refused(annotation: Any, value: Any, message
         (dict[int, int], {"": 1}, "data['']: expected a key of type int"),
         (dict[int, int], {"-0": 1}, "data['-0']: expected a key of type int"),
         (dict[int, int], {"9" * 5000: 1}, "the key: ValueError: Exceeds the limit"),
+        (dict[Decimal, int], {"sNaN": 1}, "data['sNaN']: the key: TypeError: Cannot hash a signaling NaN"),
+        (set[Decimal], ["sNaN"], "expected set: TypeError: Cannot hash a signaling NaN"),
         (dict[Decimal, int], {"1": 1, "1.0": 2}, "data['1.0']: the same key twice"),
         (dict[Level, int], {"3": 1}, "data['3']: expected Level, got 3"),
         (dict[str, int], [], "expected dict, got a list"),
@@ -624,7 +626,7 @@ def test_a_value_of_another_type_is_refused(annotation: Any, value: Any, message
         (list[Point], [{"x": 1}, {"x": 1, "y": "z"}], "data[1].y: expected float, got 'z'"),
         (Person, {}, "data.name: missing"),
         (Sub, {"b": "00000000-0000-0000-0000-00000000000a"}, "data.a: missing"),
-        (int | None, "x", "expected int | NoneType, got 'x'"),
+        (int | None, "x", "expected int | None, got 'x'"),
     ],
     ids=title,
 )
@@ -735,6 +737,15 @@ class Holder:
     inner: list[Inner]
 
 
+class Strange(TypedDict):
+    it: Inner
+
+
+class Wrong(NamedTuple):
+    name: str
+    it: complex
+
+
 class TupleValued(Enum):
     A = (1, 2)
 
@@ -758,6 +769,8 @@ Untyped = namedtuple("Untyped", "a b")  # noqa: PYI024 - one without types is me
         (Iterable[int], "data: the type Iterable cannot be sent; say list"),
         (Callable[[int], int], "data: the type Callable cannot be sent"),
         (Holder, "data.inner.what: the type complex cannot be sent"),
+        (Strange, "data.it.what: the type complex cannot be sent"),
+        (Wrong, "data[1]: the type complex cannot be sent"),
         (TupleValued, "data: TupleValued.A has the value a tuple; only str and int can be sent"),
         (
             WithInitVar,

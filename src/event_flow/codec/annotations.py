@@ -74,6 +74,13 @@ class _Shapes:
             return self._class(annotation, cls)
         raise Mismatch(f"the type {annotation!r} cannot be sent")
 
+    def _at(self, step: str, annotation: Any) -> Shape:
+        try:
+            return self.of(annotation)
+        except Mismatch as exc:
+            exc.inside(step)
+            raise
+
     def _union(self, members: tuple[Any, ...]) -> Shape:
         literals = [value for member in members for value in _values(member)]
         shapes = [self.of(member) for member in members if not _values(member)]
@@ -121,7 +128,8 @@ class _Shapes:
             return self._typed_dict(annotation, cls)
         if issubclass(cls, tuple) and hasattr(cls, "_fields"):
             row = self._known[annotation] = Row(cls)
-            row.items = [self.of(hint) for hint in self._row_hints(annotation, cls)]
+            hints = self._row_hints(annotation, cls)
+            row.items = [self._at(f"[{index}]", hint) for index, hint in enumerate(hints)]
             return row
         if "__dataclass_fields__" in vars(cls):
             return self._dataclass(annotation, cls)
@@ -146,7 +154,7 @@ class _Shapes:
             required = typing.Required in origins or (
                 name in cls.__required_keys__ and typing.NotRequired not in origins
             )
-            shape.fields[name] = (self.of(substituted(hint, bound)), required)
+            shape.fields[name] = (self._at(f".{name}", substituted(hint, bound)), required)
         return shape
 
     def _dataclass(self, annotation: Any, cls: Any) -> Shape:
@@ -167,11 +175,7 @@ class _Shapes:
             optional = (
                 field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
             )
-            try:
-                shape.fields[field.name] = (self.of(hint), not optional)
-            except Mismatch as exc:
-                exc.inside(f".{field.name}")
-                raise
+            shape.fields[field.name] = (self._at(f".{field.name}", hint), not optional)
         return shape
 
 

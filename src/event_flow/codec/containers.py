@@ -132,7 +132,7 @@ class Table:
         for key, item in plain.items():
             try:
                 loaded = self._loaded(key)
-                if loaded in value:
+                if _is_in(value, loaded):
                     raise Mismatch("the same key twice")
                 value[loaded] = self._value.load(item)
             except Mismatch as exc:
@@ -161,3 +161,10 @@ class Table:
         except ValueError as exc:
             raise failure("the key", exc) from exc
         return self._key.load(number)
+
+
+def _is_in(value: dict[Any, Any], key: Any) -> bool:
+    try:
+        return key in value
+    except TypeError as exc:  # a signaling NaN has no hash
+        raise failure("the key", exc) from exc

@@ -79,7 +79,8 @@ class Same(Leaf):
     """A type that JSON has: written and read as it is."""
 
     def __init__(self, python: type) -> None:
-        super().__init__(python.__name__, {python}, {python}, _same, _same)
+        name = "None" if python is NoneType else python.__name__
+        super().__init__(name, {python}, {python}, _same, _same)
         self._type = python
 
     def dump(self, value: Any) -> Any:

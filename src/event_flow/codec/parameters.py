@@ -36,7 +36,7 @@ def _walk(annotation: Any, found: dict[type, Bindings]) -> None:
     found[cls] = bound
     for base in vars(cls).get("__orig_bases__", cls.__bases__):
         origin = typing.get_origin(base)
-        if origin is None or origin is typing.Generic:
+        if origin in (None, typing.Generic, typing.Protocol):
             _walk(base, found)
         elif isinstance(origin, type):
             _walk(substituted(_evaluated(base, cls), bound), found)
