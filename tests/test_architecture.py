@@ -34,7 +34,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 WITHOUT_ANYIO = LAYERS[0] | LAYERS[1]
 
 # What lies outside and needs only the words of the kernel, and which of them.
-OUTSIDE = {"settings": {"exception"}, "codec": {"event", "exception"}}
+OUTSIDE = {"settings": {"exception"}, "codec": {"event", "exception", "wording"}}
 
 MAY_IMPORT = {"anyio", "loguru", "orjson"}
 KNOWS_BACKENDS = {"core/backend.py", "testing/clock.py"}

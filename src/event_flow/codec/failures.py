@@ -15,7 +15,7 @@ from event_flow.codec.envelope import attributes_of, build, put_meta, required_n
 from event_flow.codec.mismatch import Mismatch, wrong
 from event_flow.codec.names import register
 from event_flow.core.event import Event, ExceptionEvent
-from event_flow.core.exception import safe_repr
+from event_flow.core.wording import safe_repr
 
 __all__ = ["FailureEnvelope", "RemoteError", "UnsentEvent"]
 
