@@ -276,3 +276,4 @@ def _tell_parent(spec: ModuleSpec, module: ModuleType) -> None:
 
 
 settings: Settings = Settings()
+"""The settings of this process."""
