@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import tarfile
 import tempfile
@@ -36,7 +37,7 @@ def readme_snippets(folder: Path) -> list[str]:
     """The programs that the README shows, written to files of `folder`."""
     shown = Path("README.md").read_text(encoding="utf-8")
     files: list[Path] = []
-    for number, snippet in enumerate(re.findall(r"^```python\n(.*?)^```$", shown, re.MULTILINE | re.DOTALL)):
+    for number, snippet in enumerate(re.findall(r"^```python[^\n]*\n(.*?)^```$", shown, re.MULTILINE | re.DOTALL)):
         files.append(folder / f"snippet_{number}.py")
         files[-1].write_text(snippet, encoding="utf-8")
     assert files, "the README shows no program"
@@ -131,6 +132,36 @@ def types(session: nox.Session) -> None:
         session.error(f"pyright has not checked all programs of the README: {said}")
     # Of the installed package; fails unless every public type is known and said.
     session.run("pyright", "--verifytypes", "event_flow", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into `site/`: warnings are errors, every link is checked. With `-- serve` for writing."""
+    session.install(*group("docs"))
+    if session.posargs:
+        session.run("zensical", *session.posargs)
+        return
+    session.run("zensical", "build", "--strict", "--clean")
+    session.run("python", "tests/built_site.py", "site")
+
+
+@nox.session
+def tutorial(session: nox.Session) -> None:
+    """The tutorial as its readers have it: nothing of ours but the wheel, in a folder of its own, on Trio."""
+    # Not create_tmp(): it moves temporary folders into this one, and pytest would find our configuration above them.
+    wheels = Path(session.virtualenv.location) / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(wheels), ".", silent=True)
+    (wheel,) = wheels.glob("*.whl")
+    chapters = "".join(page.read_text(encoding="utf-8") for page in Path("docs/tutorial").glob("*.md"))
+    asked = {
+        word
+        for line in re.findall(r"^pip install (.+)$", chapters, re.MULTILINE)
+        for word in shlex.split(line)
+    }
+    session.install(f"{wheel}[trio]", *sorted(word for word in asked if not word.startswith("event-flow")))
+    session.run("python", "tests/run_tutorial.py", "trio")
 
 
 @nox.session
