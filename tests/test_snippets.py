@@ -47,7 +47,7 @@ SERVED = {"web.py"}
 def backends(program: Program) -> list[str]:
     """The README shows the promise, so it is tried on all of them; elsewhere asyncio and Trio would tell."""
     if not program.follows_the_backend:
-        return ["asyncio"]
+        return ["trio"] if "trio" in program.modules else ["asyncio"]
     return list(ARGUMENTS) if program.fence.page == "README.md" else ["asyncio", "trio"]
 
 
