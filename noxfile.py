@@ -37,7 +37,9 @@ def readme_snippets(folder: Path) -> list[str]:
     """The programs that the README shows, written to files of `folder`."""
     shown = Path("README.md").read_text(encoding="utf-8")
     files: list[Path] = []
-    for number, snippet in enumerate(re.findall(r"^```python[^\n]*\n(.*?)^```$", shown, re.MULTILINE | re.DOTALL)):
+    for number, snippet in enumerate(
+        re.findall(r"^```python[^\n]*\n(.*?)^```$", shown, re.MULTILINE | re.DOTALL)
+    ):
         files.append(folder / f"snippet_{number}.py")
         files[-1].write_text(snippet, encoding="utf-8")
     assert files, "the README shows no program"

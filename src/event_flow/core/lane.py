@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from event_flow.core.event import Event
 
 if TYPE_CHECKING:
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
     from event_flow.core.room import Waiter
 
 Batch = list[Event[Any]]
