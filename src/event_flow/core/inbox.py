@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
@@ -108,11 +108,14 @@ class Inbox:
         return True
 
     def _wait(self, request: Request) -> None:
-        while not request.answer.done():
-            wait([request.answer], LOOK_AFTER)
-            if not request.answer.done():
+        while True:
+            try:
+                request.answer.exception(LOOK_AFTER)  # two thirds of the time of concurrent.futures.wait()
+            except TimeoutError:
                 self._call_in_loop(lambda: None)
-        request.answer.result()
+            else:
+                request.answer.result()
+                return
 
     def _call_in_loop(self, call: Callable[[], object]) -> None:
         assert self._wake is not None
