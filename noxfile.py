@@ -175,6 +175,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure against the loops people write by hand."""
+    """Measure against the loops people write by hand; --peers: other libraries, --curves: growth, --write-docs: into the docs."""
     session.install(EVERY_BACKEND)
+    # --write-docs alone measures everything.
+    if "--peers" in session.posargs or (
+        "--write-docs" in session.posargs and "--curves" not in session.posargs
+    ):
+        session.install(*group("peers"))
     session.run("python", "-m", "benchmarks", *session.posargs)

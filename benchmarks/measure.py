@@ -2,20 +2,54 @@
 
 Machines have moods: other processes, clock speeds, temperatures. All contestants of a comparison therefore run one after
 the other in the same process, for some hundredths of a second each, again and again, and each round gives ratios of its
-own. The table shows their median and their quartiles.
+own. The tables show their median and their quartiles.
 """
 
 from __future__ import annotations
 
-import gc
-import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from gc import collect
+from importlib.util import find_spec
+from typing import NamedTuple
 
 import anyio
 
 Contestant = Callable[[], float]
 """Does its work once, in a loop of its own, and returns what is compared: seconds for one event, or for one hop."""
+
+
+class Quartiles(NamedTuple):
+    """Half of the rounds lie between `low` and `high`."""
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} × ({self.low:.2f} – {self.high:.2f})"
+
+
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """Of at least one number, in any order."""
+    ordered = sorted(values)
+    return Quartiles(ordered[len(ordered) // 4], ordered[len(ordered) // 2], ordered[-1 - len(ordered) // 4])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much work is done: `scale` 1 for figures one can quote, less to see that everything runs."""
+
+    rounds: int
+    scale: float
+
+    def events(self, count: int) -> int:
+        """A whole number of thousands."""
+        return max(1, round(count * self.scale / 1000)) * 1000
+
+    def times(self, count: float) -> int:
+        """Any whole number, at least 1."""
+        return max(1, round(count * self.scale))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +68,7 @@ class Backend:
 ASYNCIO = Backend(name="asyncio", backend="asyncio", options={})
 UVLOOP = Backend(name="uvloop", backend="asyncio", options={"use_uvloop": True})
 TRIO = Backend(name="trio", backend="trio", options={})
+BACKENDS = [each for each in (ASYNCIO, UVLOOP, TRIO) if each is not UVLOOP or find_spec("uvloop")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +79,11 @@ class Comparison:
 
     def median(self, name: str) -> float:
         """Of the times of one contestant, in seconds."""
-        return statistics.median(self.times[name])
+        return quartiles(self.times[name]).median
 
-    def ratios(self, over: str, under: str) -> list[float]:
-        """How many times as long as `under` the contestant `over` took, round by round; sorted."""
-        return sorted(o / u for o, u in zip(self.times[over], self.times[under], strict=True))
+    def ratios(self, over: str, under: str) -> Quartiles:
+        """How many times as long as `under` the contestant `over` took, round by round."""
+        return quartiles([o / u for o, u in zip(self.times[over], self.times[under], strict=True)])
 
 
 def compare(contestants: Mapping[str, Contestant], rounds: int) -> Comparison:
@@ -57,7 +92,7 @@ def compare(contestants: Mapping[str, Contestant], rounds: int) -> Comparison:
     order = list(contestants)
     for number in range(rounds + 1):
         for name in order:
-            gc.collect()
+            collect()
             elapsed = contestants[name]()
             if number:
                 times[name].append(elapsed)
