@@ -18,6 +18,7 @@ from benchmarks.measure import (
     Contestant,
     Plan,
     Quartiles,
+    announce,
     compare,
 )
 
@@ -244,4 +245,8 @@ PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
 
 def measure(plan: Plan, parts: Sequence[str]) -> dict[str, Any]:
     """Run the named parts; what is stored of them."""
-    return {"rows": [asdict(row) for name in parts for row in PARTS[name](plan)]}
+    rows: list[Row] = []
+    for name in parts:
+        announce(name)
+        rows += PARTS[name](plan)
+    return {"rows": [asdict(row) for row in rows]}

@@ -8,7 +8,17 @@ from functools import partial
 from typing import Any
 
 from benchmarks import engine, fans, growth, rivals
-from benchmarks.measure import ASYNCIO, BACKENDS, TRIO, Backend, Contestant, Plan, compare, quartiles
+from benchmarks.measure import (
+    ASYNCIO,
+    BACKENDS,
+    TRIO,
+    Backend,
+    Contestant,
+    Plan,
+    announce,
+    compare,
+    quartiles,
+)
 
 Timed = Callable[[int, int], Awaitable[float]]
 """Called with a number of events and a point of the x axis, returns seconds."""
@@ -202,6 +212,7 @@ CURVES = [
 
 def measure_point(curve: Curve, point: int, plan: Plan) -> dict[str, Any]:
     """What is stored of it: seconds of each line, and how many times as long the rival took."""
+    announce(f"{point:,} {curve.x}")
     contestants = curve.contestants(point, plan)
     comparison = compare(contestants, plan.rounds)
     return {

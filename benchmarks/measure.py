@@ -7,6 +7,7 @@ own. The tables show their median and their quartiles.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from gc import collect
@@ -84,6 +85,11 @@ class Comparison:
     def ratios(self, over: str, under: str) -> Quartiles:
         """How many times as long as `under` the contestant `over` took, round by round."""
         return quartiles([o / u for o, u in zip(self.times[over], self.times[under], strict=True)])
+
+
+def announce(what: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(f"measuring: {what} …", file=sys.stderr, flush=True)
 
 
 def compare(contestants: Mapping[str, Contestant], rounds: int) -> Comparison:

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import fans, libraries
 from benchmarks.libraries import abxbus, blinker, bubus, litestar, pyee, pyee_on_trio
-from benchmarks.measure import BACKENDS, TRIO, Backend, Contestant, Plan, compare, quartiles
+from benchmarks.measure import BACKENDS, TRIO, Backend, Contestant, Plan, announce, compare, quartiles
 
 Work = Callable[[int, int], Awaitable[float]]
 """Called with a number of events and of handlers, returns seconds for an event."""
@@ -138,6 +138,7 @@ def measure(plan: Plan) -> dict[str, Any]:
     for work in WORKS:
         works[work] = {}
         for backend in BACKENDS:
+            announce(f"{work}, on {backend.name}")
             taking_part = contestants(backend, plan, work)
             comparison = compare(taking_part, plan.rounds)
             works[work][backend.name] = {
