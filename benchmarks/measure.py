@@ -28,7 +28,9 @@ class Quartiles(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} × ({self.low:.2f} – {self.high:.2f})"
+        digits = 2 if self.median < 10 else 1 if self.median < 100 else 0
+        low, median, high = (f"{value:,.{digits}f}" for value in self)
+        return f"{median} × ({low} – {high})"
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:

@@ -107,6 +107,18 @@ def test_quartiles_enclose_half_of_the_rounds() -> None:
     assert quartiles([1]) == Quartiles(1, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "says"),
+    [
+        (Quartiles(0.5, 1.234, 12), "1.23 × (0.50 – 12.00)"),
+        (Quartiles(9, 12.34, 15), "12.3 × (9.0 – 15.0)"),
+        (Quartiles(998.6, 1234, 2000), "1,234 × (999 – 2,000)"),
+    ],
+)
+def test_ratios_have_as_many_digits_as_mean_something(ratio: Quartiles, says: str) -> None:
+    assert str(ratio) == says
+
+
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
