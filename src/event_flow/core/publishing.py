@@ -40,7 +40,8 @@ class Publisher:
         """Hand an event to every handler of its class; wait while one of their lanes is full.
 
         The events of one task reach a handler in the order in which they were published. Returning means accepted, not
-        handled. While there is room it does not yield, but for one checkpoint in about a thousand events.
+        handled. While there is room it does not yield, but for one checkpoint in about a thousand events (ten thousand
+        where hundreds of classes are published in turn).
 
         Raises `EngineClosed` when the engine is stopping or stopped, `BacklogExceeded` beyond `max_backlog`,
         `WrongThreadError` (a `RuntimeError`) outside the loop's thread.

@@ -10,8 +10,10 @@ from event_flow.core.lane import YIELD_AFTER, Lane
 
 Lanes = tuple[Lane, ...]
 
-# Events between two looks at a lane. A look costs as much as publishing two events.
-LEAST_STRIDE = 50
+# Events between two looks at a lane. A look costs as much as publishing two events, so they are rare while that does not add
+# up, over all classes, to more than some milliseconds without a turn for others.
+STRIDE = 50
+MOST_UNSEEN = 10_000
 
 
 class Router:
@@ -45,7 +47,8 @@ class Router:
 
     def _share_turns(self) -> None:
         """The more classes there are, the less may be published of each unseen, so that together it stays about one turn."""
-        stride = max(LEAST_STRIDE, YIELD_AFTER // len(self.routes))
+        classes = len(self.routes)
+        stride = max(1, YIELD_AFTER // classes, min(STRIDE, MOST_UNSEEN // classes))
         if stride != self._stride:
             self._stride = stride
             for lane in self.lanes:
