@@ -96,6 +96,13 @@ def without_trio(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """The state machines over the whole engine, 10,000 examples each on each backend, with statistics."""
+    session.install(EVERY_BACKEND, *group("test"))
+    pytest(session, "-m", "machine", "--hypothesis-profile=soak", "--hypothesis-show-statistics")
+
+
+@nox.session
 def lowest(session: nox.Session) -> None:
     """All tests with the oldest versions that pyproject.toml allows."""
     project = PROJECT["project"]

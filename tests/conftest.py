@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from backends import EXTRAS, REAL_TIME, VIRTUAL_TIME, complaint, is_installed, names_one_of
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from loguru import logger
 
@@ -28,8 +29,12 @@ THREAD_END = 5.0
 GRACE_PERIOD: float = inspect.signature(AppEngine).parameters["grace_period"].default
 
 # Two cores and three backends: a deadline for an example would measure the machine.
-hypothesis_settings.register_profile("default", deadline=None)
+hypothesis_settings.register_profile("default", deadline=None, max_examples=200)
 hypothesis_settings.register_profile("smoke", deadline=None, max_examples=10)
+# For hours: examples that are large or slow are what it is for.
+hypothesis_settings.register_profile(
+    "soak", deadline=None, max_examples=10_000, suppress_health_check=list(HealthCheck), print_blob=True
+)
 hypothesis_settings.load_profile("default")
 
 
@@ -59,6 +64,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (left if names_one_of(without, names) else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left)
+    if hypothesis_settings.get_current_profile_name() == "soak":
+        # It takes as long as it takes: what a test says of its own time does not hold there.
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0), append=False)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,10 +1,18 @@
-"""How the state machines are run: on which backends, how many examples, and what a failure prints."""
+"""How the state machines are run: on which backends, how many examples, and what a failure prints.
+
+A failure prints the steps and a line `@reproduce_failure(...)`, which repeats them when it is put over the class of the
+machine. Whatever is random, also the order in which tasks and threads run, is drawn, and so is a part of it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from loguru import logger
 
 BACKENDS = ["asyncio", "trio"]
 
@@ -17,7 +25,16 @@ time_to_shrink = pytest.mark.timeout(400)
 PHASES = [phase for phase in Phase if phase is not Phase.explain]
 
 
-def run_machine(machine: type[RuleBasedStateMachine], *, steps: int, share: int = 1) -> None:
-    examples = max(5, settings().max_examples // share)
-    used = settings(stateful_step_count=steps, max_examples=examples, phases=PHASES, print_blob=True)
-    run_state_machine_as_test(machine, settings=used)
+def machine_test(function: Callable[..., Any]) -> Any:
+    """Decorator of a test that runs machines: it is a part of the soak, and may take the time to shrink."""
+    return pytest.mark.machine(time_to_shrink(function))
+
+
+def run_machine(machine: type[RuleBasedStateMachine], *, steps: int) -> None:
+    """Run the examples of the profile; each is up to so many steps. Nothing is logged: it would be kept to the end."""
+    used = settings(stateful_step_count=steps, phases=PHASES, print_blob=True)
+    logger.disable("event_flow")
+    try:
+        run_state_machine_as_test(machine, settings=used)
+    finally:
+        logger.enable("event_flow")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import BACKENDS, time_to_shrink
+from machines import BACKENDS, machine_test
 from programs import Program, execute, programs
 
 
-@time_to_shrink
+@machine_test
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(print_blob=True)
 @given(program=programs, randomness=st.random_module())
