@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 import anyio
 import pytest
-from anyio.from_thread import start_blocking_portal
 from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from machines import BACKENDS, run_machine, time_to_shrink
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from ledger import keep
+from machines import BACKENDS, machine_test, run_machine
+from stepped_loop import SteppedLoop
 
 from event_flow import (
     AppEngine,
@@ -25,14 +29,27 @@ from event_flow import (
     StartTimeout,
     SubApplication,
     on_event,
+    task,
 )
 from event_flow.testing.clock import virtual_clock
 
 HOUR = 3600.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class A(Event[int]):
     pass
+
+
+class Fatal(Event[int]):
+    pass
+
+
+class End(Enum):
+    STOP = "engine.stop()"
+    CANCEL = "the scope around run() is cancelled"
+    NATIVE = "on asyncio the task that called run() is cancelled natively; on Trio the scope"
+    EXIT = "a handler raises SystemExit"
 
 
 class Mood(Enum):
@@ -56,6 +73,14 @@ class Moody:
         self.start_mood = self.exit_mood = Mood.WELL
         self.is_stuck = False
         self.seen = 0
+        self.ends_it: Callable[[], object] | None = None
+
+    @task
+    async def live(self) -> None:
+        await checkpoint()
+        if self.ends_it is not None:
+            self.ends_it()
+        await anyio.sleep_forever()
 
     async def before_start(self) -> None:
         self.diary.append(f"{self.title} starts")
@@ -88,18 +113,23 @@ class MoodySubApplication(Moody, SubApplication):
 
 
 class Life(RuleBasedStateMachine):
-    """One engine on a virtual clock, in a loop of its own: after each step an hour passes, so that all timeouts are over."""
+    """One engine on a virtual clock: after each step an hour passes, so that all timeouts are over.
+
+    It runs in a loop that is stepped, or, alone, in one of its own.
+    """
 
     backend: str
 
     def __init__(self) -> None:
         super().__init__()
-        options = virtual_clock(self.backend)
-        if self.backend == "asyncio":
-            options["debug"] = False
-        self.portal_manager = start_blocking_portal(self.backend, options)
-        self.portal = self.portal_manager.__enter__()
+        self.loop: SteppedLoop | None = None
+
+    @initialize(seed=st.integers(0, 2**16))
+    def begin(self, seed: int) -> None:
+        self.loop = SteppedLoop(self.backend, seed)
+        self.tasks_before = self.loop.do(_number_of_tasks)
         self.engine = AppEngine(grace_period=5, exit_timeout=5, start_timeout=5, max_backlog=3, queue_size=2)
+        self.engine.on_event(Fatal)(_exit)
         self.engine.exit(self._last_hook)
         self.diary: list[str] = []
         self.apps: list[MoodyApplication] = []
@@ -114,23 +144,20 @@ class Life(RuleBasedStateMachine):
         self.diary.append("engine exits")
 
     def teardown(self) -> None:
+        if self.loop is None:
+            return
         try:
-            if self.is_running:
-                self._end(cancel=True)
+            if self.is_running and sys.exc_info()[0] is None:
+                self._end(End.CANCEL)
         finally:
-            self.portal_manager.__exit__(None, None, None)
+            self.loop.close()
 
     def _do(self, what: Callable[[], Any]) -> Any:
         """Do something in the loop, and let everything happen that follows from it."""
-
-        async def step() -> Any:
-            result = what()
-            if isinstance(result, Awaitable):
-                result = await result
-            await anyio.sleep(HOUR)
-            return result
-
-        return self.portal.call(step)
+        assert self.loop is not None
+        result = self.loop.do(what)
+        self.loop.let_pass(HOUR)
+        return result
 
     # -- what is done to it ------------------------------------------------------------------------------------
 
@@ -166,12 +193,20 @@ class Life(RuleBasedStateMachine):
         full = self.is_running and any(node.is_stuck and self._queued(node) >= 2 for node in self.nodes)
         outcome = self._do(self._publish)
         if self.is_running:
-            assert outcome == ("waits" if full else "made")
+            keep(
+                2,
+                outcome == ("waits" if full else "made"),
+                f"a publish to {'full' if full else 'free'} lanes {outcome}",
+            )
             self.accepted += not full
         elif self.has_run:
-            assert outcome == "closed"
+            keep(5, outcome == "closed", f"a publish to a stopped engine {outcome}")
         else:
-            assert outcome == ("made" if self.kept < 3 else "backlog")
+            keep(
+                2,
+                outcome == ("made" if self.kept < 3 else "backlog"),
+                f"a publish before the start {outcome}",
+            )
             self.kept += outcome == "made"
 
     async def _publish(self) -> str:
@@ -189,73 +224,145 @@ class Life(RuleBasedStateMachine):
     def _queued(self, node: Moody) -> int:
         return self.engine.statistics().handlers[f"{node.title}.handle"].queued
 
-    @precondition(lambda self: not self.is_running)
-    @rule()
-    def run(self) -> None:
+    def _prepare(self) -> Moody | None:
+        """What a run begins with. Returns the first whose start is bad."""
         self.diary.clear()
         for node in self.nodes:
             node.seen = 0
         self.accepted, self.kept = self.kept, 0
         self.has_run = True
         self.raised = None
-        self.portal.start_task_soon(self._host)
+        return next((node for node in self.nodes if node.start_mood is not Mood.WELL), None)
+
+    @precondition(lambda self: not self.is_running)
+    @rule()
+    def run(self) -> None:
+        assert self.loop is not None
+        bad = self._prepare()
+        self.loop.start(self._host)
         self._do(checkpoint)
-        bad = next((node for node in self.nodes if node.start_mood is not Mood.WELL), None)
         if bad is None:
-            assert self.engine.state is EngineState.RUNNING
-            assert self.diary == [f"{node.title} starts" for node in self.nodes]
+            keep(7, self.engine.state is EngineState.RUNNING, f"started, it is {self.engine.state}")
+            keep(7, self.diary == [f"{node.title} starts" for node in self.nodes], self.diary)
             self.is_running = True
         else:
-            started = self.nodes[: self.nodes.index(bad)]
-            error = OSError if bad.start_mood is Mood.FAILS else StartTimeout
-            self._has_ended([*started, bad], started, [error])
+            self._has_failed_to_start(bad)
+
+    def _has_failed_to_start(self, bad: Moody) -> None:
+        started = self.nodes[: self.nodes.index(bad)]
+        error = OSError if bad.start_mood is Mood.FAILS else StartTimeout
+        self._has_ended([*started, bad], started, [error])
 
     async def _host(self) -> None:
+        native = asyncio.current_task() if self.backend == "asyncio" else None
         with anyio.CancelScope() as self.scope:
+            self.cancel_natively: Callable[[], object] = native.cancel if native else self.scope.cancel
             try:
                 await self.engine.run()
-            except Exception as exc:
+            except anyio.get_cancelled_exc_class():
+                if native is None or self.scope.cancel_called:
+                    raise
+                while native.cancelling():
+                    native.uncancel()
+            except BaseException as exc:
                 self.raised = exc
 
     @precondition(lambda self: self.is_running)
-    @rule(cancel=st.booleans())
-    def end(self, cancel: bool) -> None:
-        self._end(cancel)
+    @rule(end=st.sampled_from(End))
+    def end(self, end: End) -> None:
+        self._end(end)
 
-    def _end(self, cancel: bool) -> None:
+    def _end(self, end: End) -> None:
         self.is_running = False
-        self._do(lambda: self.scope.cancel() if cancel else self.engine.stop())
-        self._has_ended(self.nodes, self.nodes, [])
+        order: dict[End, Callable[[], Any]] = {
+            End.STOP: self.engine.stop,
+            End.CANCEL: self.scope.cancel,
+            End.NATIVE: lambda: self.cancel_natively() and None,
+            End.EXIT: lambda: self.engine.pub_event(Fatal(1)),
+        }
+        self._do(order[end])
+        self._has_ended(self.nodes, self.nodes, [], has_exited=end is End.EXIT)
+
+    @precondition(lambda self: not self.is_running and self.nodes)
+    @rule(by_signal=st.booleans())
+    def start_alone(self, by_signal: bool) -> None:
+        """It has a loop of its own and the signals, ends by itself, and the signal handlers are those of before."""
+        before = [signal.getsignal(number) for number in SIGNALS]
+        bad = self._prepare()
+        self.nodes[0].ends_it = (
+            (lambda: signal.raise_signal(signal.SIGTERM)) if by_signal else self.engine.stop
+        )
+        try:
+            options = virtual_clock(self.backend) | ({"debug": False} if self.backend == "asyncio" else {})
+            self.engine.start(self.backend, options)
+        except BaseException as exc:
+            self.raised = exc
+        finally:
+            self.nodes[0].ends_it = None
+        after = [signal.getsignal(number) for number in SIGNALS]
+        keep(7, after == before, f"the signal handlers are {after}, and were {before}")
+        if bad is None:
+            self._has_ended(self.nodes, self.nodes, [])
+        else:
+            self._has_failed_to_start(bad)
 
     # -- what must hold then -----------------------------------------------------------------------------------
 
-    def _has_ended(self, called: list[Moody], started: list[Moody], errors: list[type[Exception]]) -> None:
-        assert self.engine.state is EngineState.STOPPED
+    def _has_ended(
+        self,
+        called: list[Moody],
+        started: list[Moody],
+        errors: list[type[Exception]],
+        *,
+        has_exited: bool = False,
+    ) -> None:
+        assert self.loop is not None
+        keep(7, self.engine.state is EngineState.STOPPED, f"it does not end: {self.engine.state}")
         starts = [f"{node.title} starts" for node in called]
         exits = [f"{node.title} exits" for node in reversed(started)]
-        assert self.diary == [*starts, *exits, "engine exits"]
+        keep(7, self.diary == [*starts, *exits, "engine exits"], f"the hooks ran in this order: {self.diary}")
         of_mood = {Mood.FAILS: OSError, Mood.HANGS: ExitTimeout}
         errors += [of_mood[node.exit_mood] for node in reversed(started) if node.exit_mood is not Mood.WELL]
         raised = self.raised.exceptions if isinstance(self.raised, ExceptionGroup) else [self.raised]
-        assert [type(error) for error in raised if error] == errors
+        wanted: list[type[BaseException]] = [SystemExit] if has_exited else [*errors]
+        keep(7, [type(error) for error in raised if error] == wanted, f"{raised} instead of {wanted}")
+        tasks = self.loop.do(_number_of_tasks)
+        keep(7, tasks == self.tasks_before, f"{tasks - self.tasks_before} tasks are left")
+        self._judge_report(has_exited=has_exited)
+        if started == self.nodes == called:
+            lost = [node.title for node in self.nodes if not node.is_stuck and node.seen != self.accepted]
+            keep(4, not lost, f"{lost} did not get {self.accepted} events")
+
+    def _judge_report(self, *, has_exited: bool) -> None:
         report = self.engine.report
         assert report is not None
-        assert report.accepted == self.accepted * len(self.nodes)
-        assert report.handled == sum(node.seen for node in self.nodes)
-        assert report.abandoned == report.accepted - report.handled
-        assert not report.tasks_left
-        if started == self.nodes == called:
-            assert all(node.is_stuck or node.seen == self.accepted for node in self.nodes)
+        accepted, handled = self.accepted * len(self.nodes), sum(node.seen for node in self.nodes)
+        keep(4, report.accepted == accepted + has_exited, f"{accepted} deliveries, and {report}")
+        keep(4, report.failed == has_exited, f"{report.failed} failed")
+        keep(4, report.handled == handled, f"{handled} were handled, and {report}")
+        keep(4, report.abandoned == accepted - handled, f"{accepted - handled} were abandoned, and {report}")
+        keep(7, not report.tasks_left, f"tasks left: {report.tasks_left}")
 
     @invariant()
     def the_state_is_known(self) -> None:
+        if self.loop is None:
+            return
         expected = EngineState.RUNNING if self.is_running else EngineState.STOPPED
-        assert self.engine.state is (expected if self.has_run else EngineState.NEW)
+        state = self.engine.state
+        keep(7, state is (expected if self.has_run else EngineState.NEW), f"it is {state}")
 
 
-@time_to_shrink
+async def _exit(events: list[Fatal]) -> None:
+    raise SystemExit(3)
+
+
+def _number_of_tasks() -> int:
+    return len(anyio.get_running_tasks())
+
+
+@machine_test
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_any_life_of_an_engine_ends_clean(backend: str) -> None:
     """*Design promises 4 and 7*, from one run to the next."""
     life = type("Life", (Life,), {"backend": backend})
-    run_machine(life, steps=20, share=2)
+    run_machine(life, steps=20)
