@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import anyio
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from machines import run_machine, time_to_shrink
+from ledger import keep
+from machines import machine_test, run_machine
 
 from event_flow import BacklogExceeded, EngineClosed, Event
 from event_flow.core.bus import Bus
@@ -96,7 +97,8 @@ class Admission(RuleBasedStateMachine):
         """`pub_event_nowait`, or a `pub_event` that is given up as soon as it waits: they agree with the model."""
         event, origin = event_class(0), self._origin(who)
         expected = self._predict(event, origin)
-        assert self._outcome(self._publish_now, event, origin, how) == expected
+        outcome = self._outcome(self._publish_now, event, origin, how)
+        keep(5, outcome == expected, f"a publish {outcome}, and should have {expected}")
         if expected == "made":
             self._note_delivery(event, origin)
 
@@ -131,7 +133,8 @@ class Admission(RuleBasedStateMachine):
             self.parked.append(waiter)
             return "waits"
 
-        assert self._outcome(admit) == expected
+        outcome = self._outcome(admit)
+        keep(5, outcome == expected, f"a publish {outcome}, and should have {expected}")
         if expected == "made":
             self._note_delivery(event, origin)
 
@@ -220,7 +223,8 @@ class Admission(RuleBasedStateMachine):
         batch = at_once(lane.next_batch())
         assert batch is not None
         assert 1 <= len(batch) <= lane.max_batch
-        assert batch == model.delivered[model.taken : model.taken + len(batch)]
+        expected = model.delivered[model.taken : model.taken + len(batch)]
+        keep(1, batch == expected, f"{lane.name} got {batch} instead of {expected}")
         model.taken += len(batch)
         with self._arrival_is_kept():
             if lane.waiters:
@@ -303,7 +307,7 @@ class Admission(RuleBasedStateMachine):
         def __exit__(self, *_: object) -> None:
             for queue in self.before:
                 notified = [waiter in self.machine.notified for waiter in queue]
-                assert notified == sorted(notified, reverse=True)
+                keep(1, notified == sorted(notified, reverse=True), "who came later was granted first")
 
     def _arrival_is_kept(self) -> _Arrival:
         return self._Arrival(self)
@@ -314,27 +318,34 @@ class Admission(RuleBasedStateMachine):
     def numbers_are_those_of_the_model(self) -> None:
         for model in self.lanes:
             lane = model.lane
-            assert lane.queued == model.queued
-            assert lane.reserved == self._granted(model)
+            keep(4, lane.queued == model.queued, f"{lane} has {model.queued} events queued")
+            keep(5, lane.reserved == self._granted(model), f"{lane} has {lane.reserved} places reserved")
             assert lane.room == self._room(model)
-            assert lane.accepted == len(model.delivered)
+            keep(4, lane.accepted == len(model.delivered), f"{lane} was handed {len(model.delivered)} events")
             assert lane.busy == bool(model.queued or model.call or lane.reserved)
-            assert not (lane.arrival and lane.queued), "a worker was not woken"
+            keep(3, not (lane.arrival and lane.queued), f"the worker of {lane} was not woken")
             assert lane.waiters.keys() == {waiter for waiter in self.parked if waiter.parked_at is lane}
         assert self.bus.activity.busy_lanes == sum(model.lane.busy for model in self.lanes)
 
     @invariant()
     def nobody_waits_where_there_is_room(self) -> None:
         """One grant for each place: not fewer."""
-        assert not [model.lane for model in self.lanes if model.lane.waiters and self._room(model) > 0]
+        waiting = [model.lane for model in self.lanes if model.lane.waiters and self._room(model) > 0]
+        keep(3, not waiting, f"there is room in {waiting}, and publishes wait")
 
     @invariant()
     def lanes_are_bounded(self) -> None:
         """One grant for each place: not more. Only who publishes from a handler may pass, and each of those is counted."""
         for model in self.lanes:
             inside = sum(waiter.origin is not None and model.lane in waiter.lanes for waiter in self.notified)
-            assert -self._room(model) <= model.passed + inside
-            assert model.queued - model.lane.queue_size <= model.lane.over_limit <= model.passed + inside
+            over = model.queued - model.lane.queue_size
+            keep(
+                2,
+                -self._room(model) <= model.passed + inside,
+                f"{model.lane} has {-self._room(model)} too many",
+            )
+            counted = over <= model.lane.over_limit <= model.passed + inside
+            keep(2, counted, f"{model.lane} counts {model.lane.over_limit} over its limit, and has {over}")
 
     @invariant()
     def the_allowance_promises_no_more_than_there_is(self) -> None:
@@ -344,8 +355,10 @@ class Admission(RuleBasedStateMachine):
                 assert lane.open
                 assert not lane.waiters
                 assert not self.is_draining
-                assert lane.allowance - len(lane.open) <= self._room(model)
-                assert lane.allowance <= lane.max_batch
+                keep(
+                    2, lane.allowance - len(lane.open) <= self._room(model), f"{lane} allows {lane.allowance}"
+                )
+                keep(2, lane.allowance <= lane.max_batch, f"{lane} allows {lane.allowance} in a batch")
 
     @invariant()
     def no_circle_of_waits(self) -> None:
@@ -353,14 +366,17 @@ class Admission(RuleBasedStateMachine):
             own = self._lane_of(waiter.origin)
             if own is not None:
                 at = next(model for model in self.lanes if model.lane is waiter.parked_at)
-                assert own not in self._waited_for_by(at)
+                keep(3, own not in self._waited_for_by(at), f"{own.lane} waits for itself")
 
     def teardown(self) -> None:
         """Handlers that go on as long as they can come to an end, and then nothing waits; what is queued is abandoned."""
         try:
             self._go_on()
-            assert not self.parked, "a deadlock"
-            assert all(model.lane.handled == len(model.delivered) for model in self.lanes)
+            keep(3, not self.parked, f"{len(self.parked)} publishes wait for ever")
+            for model in self.lanes:
+                keep(
+                    4, model.lane.handled == len(model.delivered), f"{model.lane} has not handled all it got"
+                )
         finally:
             self.bus.close()
 
@@ -376,7 +392,7 @@ class Admission(RuleBasedStateMachine):
                 progress |= self._take(model) or (not waits and self._finish(model))
 
 
-@time_to_shrink
+@machine_test
 def test_any_order_of_admissions_keeps_the_promises() -> None:
     """*Design promises 1 to 5*. In a loop, because a lane is made in one; nothing in here waits, so any will do."""
 
