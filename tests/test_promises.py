@@ -1,6 +1,8 @@
 """The seven promises of the design, each forced once under its own name.
 
-What Hypothesis can do against them is in `test_any_program`, `test_any_admission` and `test_any_life`.
+What Hypothesis does against them is in files of their own: `test_any_traffic` plays a whole engine step by step,
+`test_any_isolation` two of them side by side, `test_any_life` its starts and ends, `test_any_admission` the part that
+decides; `test_any_program` draws a whole program at once.
 """
 
 from __future__ import annotations
