@@ -71,12 +71,21 @@ class Turns:
         """Every engine that runs inside of the block has threads that take turns."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(threads, "queue", SimpleNamespace(SimpleQueue=lambda: JobQueue(self)))
-            patch.setattr(inbox, "wait", self._wait_for_answer)
+            patch.setattr(inbox, "Future", lambda: Answer(self))
             yield
 
-    def _wait_for_answer(self, futures: list[Future[None]], timeout: float) -> None:
-        (answer,) = futures
-        self.wait(lambda go_on: answer.add_done_callback(lambda _: go_on()))
+
+class Answer(Future[None]):
+    """What a thread that publishes waits for: until its next turn, and then it is there."""
+
+    def __init__(self, turns: Turns) -> None:
+        super().__init__()
+        self._turns = turns
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        if not self.done():
+            self._turns.wait(lambda go_on: self.add_done_callback(lambda _: go_on()))
+        return super().exception(timeout)
 
 
 class JobQueue:
