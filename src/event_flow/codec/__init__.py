@@ -16,7 +16,8 @@ pinned names and the classes that are loaded. It never imports a module and neve
     timedelta                     text: "PT86400.5S", seconds
     Enum, Flag                    the value of the member, a str or an int; the number that a flag's bits are
     Literal                       the value
-    list, set, frozenset, tuple, NamedTuple    an array
+    list, tuple, NamedTuple       an array
+    set, frozenset                an array
     dict[K, V]                    an object; K is what is written as text or as an int
     dataclass, TypedDict          an object of its fields
     X | Y                         the one of that type; two that look alike in JSON cannot be in one union
@@ -38,8 +39,8 @@ version of orjson the same event may give others.
 
 An `ExceptionEvent` is sent as what can be: class and text of the exception, the traceback as text, handler, attempt, events.
 
-    {"type": "ExceptionEvent", "data": {"type": "ValueError", "text": "…"}, "handler": "App.on_trades", "attempt": 1,
-     "traceback": "…", "events": [{"type": …}, …], "meta": {…}}
+    {"type": "ExceptionEvent", "data": {"type": "ValueError", "text": "…"}, "handler": "App.on_trades",
+     "attempt": 1, "traceback": "…", "events": [{"type": …}, …], "meta": {…}}
 
 It comes back with a `RemoteError` for the exception, and cannot `redeliver()`. An event in it that cannot be encoded is sent
 as an `UnsentEvent`.
