@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -22,8 +22,6 @@ from event_flow.core.exception import BacklogExceeded, EngineClosed
 from event_flow.core.options import OnError
 from event_flow.core.outcome import is_cancelled_by_scope, what_happened
 from event_flow.core.wording import counted, safe_repr
-
-ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 # A handler that fails a thousand times a second must not be what fills the disk: in a minute so many failures of one
 # handler are logged in full, the others counted.
