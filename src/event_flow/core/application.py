@@ -29,7 +29,7 @@ class ApplicationBase(metaclass=DeclaringMeta):
     """What `Application` and `SubApplication` share. Works also where a subclass forgets `super().__init__()`."""
 
     name: str | None = None
-    """Names the instance in logs, statistics and reports; the class's name if None."""
+    """Names the instance in logs, statistics and reports; the class's name if None. A second one of a name becomes `name#2`."""
 
     _added_to: AppEngine | ApplicationBase | None = None
     _sub_apps: tuple[SubApplication, ...] = ()
@@ -76,10 +76,17 @@ class ApplicationBase(metaclass=DeclaringMeta):
             app._added_to = self
 
     def before_start(self) -> Coroutine[Any, Any, None] | None:
-        """Override it, sync or async: runs before any handler does, within `start_timeout`."""
+        """Override it, sync or async: runs before any handler does, within `start_timeout`.
+
+        What it raises ends the start, and leaves `run()` or `start()` as it is.
+        """
 
     def exit(self) -> Coroutine[Any, Any, None] | None:
-        """Override it, sync or async: runs once at the end if the start succeeded, within `exit_timeout`."""
+        """Override it, sync or async: runs once at the end if `before_start` succeeded, within `exit_timeout`.
+
+        By then everything of this application has ended, or was given up waiting for. What it raises leaves `run()` or
+        `start()`, after all other hooks.
+        """
 
     @property
     def _engine_if_any(self) -> AppEngine | None:

@@ -85,12 +85,13 @@ def on_event(*events: type[Event[Any]]) -> MethodDecorator[Any]:
 
 
 def schedule(interval: float | timedelta, *, run_at_once: bool = True) -> Callable[[FunctionT], FunctionT]:
-    """Mark a method to run every `interval` seconds (finite, above 0; or a `timedelta`).
+    """Mark a method, sync (it runs in a thread) or async, to run every `interval` seconds (finite, above 0; or a `timedelta`).
 
     It runs on the grid `start + k * interval` and does not drift; the first time at the start, or with
-    `run_at_once=False` one interval later. It never overlaps itself: ticks missed meanwhile become one, which runs
-    at once, and are counted. A failing run becomes an `ExceptionEvent` and the schedule goes on. Raises
-    `OptionError` for another interval, `DeclarationError` when used without brackets.
+    `run_at_once=False` one interval later. It never overlaps itself: ticks missed meanwhile become one, which runs at
+    once, and are counted. A failing run becomes an `ExceptionEvent` and the schedule goes on. From `stop()` on none
+    begins; one at work has the grace period to end. Raises `OptionError` for another interval, `DeclarationError`
+    when used without brackets.
     """
     if _is_callable(interval):
         raise DeclarationError(
@@ -112,9 +113,9 @@ def task() -> Callable[[FunctionT], FunctionT]: ...
 def task(function: Any = None, /) -> Any:
     """Mark a method as a background task: it runs from the start until it returns or the engine ends.
 
-    `@task` and `@task()` are the same. An async task is cancelled at the end; a sync one has a thread of its own, which
-    cannot be cancelled: it is named in the shutdown report and left. A failing task becomes an `ExceptionEvent`, and its
-    application goes on.
+    `@task` and `@task()` are the same. An async task is cancelled at the end, after the drain; a sync one has a
+    thread of its own, which cannot be cancelled: if it still runs then, it is named in the shutdown report and left.
+    A failing task becomes an `ExceptionEvent`, and its application goes on.
     """
     if function is None:
         return lambda marked: _attach(marked, TaskMark())

@@ -61,7 +61,7 @@ class EngineStateError(EventFlowError, RuntimeError):
 
 
 class EngineClosed(EventFlowError, RuntimeError):
-    """The engine takes this publish no more: it is stopping, or has stopped. Nothing was delivered."""
+    """The engine takes this publish no more: it was asked to stop, or has stopped. Nothing was delivered."""
 
 
 class BacklogExceeded(EventFlowError, RuntimeError):
@@ -98,7 +98,10 @@ class StartTimeout(EventFlowError, TimeoutError):
 
 
 class ExitTimeout(EventFlowError, TimeoutError):
-    """An `exit` hook took longer than `exit_timeout`; `hook` names it, `timeout` is in seconds."""
+    """An `exit` hook took longer than `exit_timeout`, or than the second that a second signal leaves it.
+
+    `hook` names it, `timeout` is what it had, in seconds.
+    """
 
     def __init__(self, message: str, *, hook: str, timeout: float) -> None:
         super().__init__(message)

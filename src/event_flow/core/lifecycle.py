@@ -75,8 +75,9 @@ class Lifecycle(Publisher):
         `backend` is `"asyncio"` or `"trio"`; `backend_options` go to `anyio.run` (`{"use_uvloop": True}`). In the main
         thread the first signal drains, on Windows also Ctrl+Break; the second ends at once and raises `KeyboardInterrupt`;
         the third ends the process. In any other thread it leaves signals alone. Raises `EngineStateError` inside a running
-        loop or while the engine runs, `OptionError` (a `ValueError`) for another backend or option, `BackendNotInstalled`
-        (an `ImportError`), and what `run()` raises.
+        loop or while the engine runs, `OptionError` (a `ValueError`) for another backend, and for an option that asyncio
+        does not have (one that Trio does not have is its `TypeError`), `BackendNotInstalled` (an `ImportError`), and what
+        `run()` raises.
         """
         options = dict(backend_options or {})
         if in_event_loop():
@@ -125,7 +126,11 @@ class Lifecycle(Publisher):
 
     @uninterrupted
     async def __aenter__(self) -> Self:
-        """Run the engine beside the body of `async with`. A failure of the engine cancels the body; `stop()` does not."""
+        """Run the engine beside the body of `async with`. A failure of the engine cancels the body; `stop()` does not.
+
+        The end of the body stops the engine and waits for its end, without the drain if the body raised. Raises what `run()`
+        raises, and `EngineStateError` if the block ends in another task than it began in.
+        """
         protect_from_interrupts()
         group = anyio.create_task_group()
         await group.__aenter__()
@@ -193,7 +198,7 @@ class Lifecycle(Publisher):
             raise EngineClosed(f"the engine is {self.state.value}: it does not run any more")
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is queued and no handler runs, or the engine has stopped.
+        """Wait until nothing is queued and no handler runs, or the engine has stopped. What is kept for the start is queued too.
 
         Raises `WouldDeadlockError` (a `RuntimeError`) inside a handler or hook.
         """

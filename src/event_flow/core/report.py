@@ -14,11 +14,13 @@ from event_flow.core.wording import counted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerStatistics:
-    """One handler since the engine's start.
+    """One handler since the engine's start, in deliveries.
 
-    `accepted == handled + failed + dropped + running + queued`, and what was abandoned once the engine has stopped.
-    `over_limit` counts events taken beyond `queue_size` because waiting for room would have been a deadlock, or for
-    ever: a publish to several lanes that others keep full is moved from one to the next only so often.
+    `queued` wait for the handler, `running` are in its call at work; those of a call that has returned are `handled`,
+    of one that raised `failed`. `dropped` is 0: nothing drops events so far. `accepted` is the sum of all these, and
+    of what was abandoned at the end. `batches` counts the calls, `largest_batch` is the longest list. `over_limit`
+    counts events taken beyond `queue_size` because waiting for room would have been a deadlock, or for ever: a
+    publish to several lanes that others keep full is moved from one to the next only so often.
     """
 
     queued: int
@@ -34,7 +36,10 @@ class HandlerStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleStatistics:
-    """One schedule since the engine's start. `missed` ticks were due while the one before still ran."""
+    """One schedule since the engine's start: `ticks` were begun, `failed` of them raised.
+
+    `missed` ticks were due while the one before still ran.
+    """
 
     ticks: int
     missed: int
@@ -69,8 +74,10 @@ class EngineStatistics:
 class ShutdownReport:
     """What became of every delivery: `accepted == handled + failed + dropped + abandoned`.
 
-    `abandoned_events` says what was abandoned: handler → event class → count. `unhandled` events had no handler and
-    are in no other number. `tasks_left` and `threads_left` name what still ran when its time was over.
+    A delivery is `handled` if the call it was in has returned, `failed` if that raised, and `abandoned` if it was
+    still queued or at work when the time was over. `dropped` is 0: nothing drops events so far. `abandoned_events`
+    says what was abandoned: handler → event class → count. `unhandled` events had no handler and are in no other
+    number. `tasks_left` and `threads_left` name what still ran when its time was over.
     """
 
     accepted: int
@@ -85,7 +92,7 @@ class ShutdownReport:
 
     @property
     def is_clean(self) -> bool:
-        """Nothing was abandoned and nothing left behind."""
+        """Nothing was abandoned and nothing left behind. A failed delivery does not count."""
         return not (self.abandoned or self.tasks_left or self.threads_left)
 
     def __str__(self) -> str:
