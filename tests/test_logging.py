@@ -276,7 +276,7 @@ async def test_a_drain_says_what_is_left_and_whose_time_was_over(
             await anyio.wait_all_tasks_blocked()
     said = [(record.level, record.message, record.extra) for record in logs]
     assert (
-        "INFO", f"The engine stops, after {left} it has accepted; grace_period=5 s", {"deliveries": events},
+        "INFO", f"The engine stops; left to do: {left}; grace_period=5 s", {"deliveries": events},
     ) in said  # fmt: skip
     assert (
         "WARNING", "The grace period of 5 s is over for engine.is_slow", {"handlers": ["engine.is_slow"]},

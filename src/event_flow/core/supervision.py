@@ -202,7 +202,7 @@ class Supervisor:
         left = sum(lane.queued + lane.running for lane in bus.router.lanes)
         if left:
             logger.bind(deliveries=left).info(
-                "The engine stops, after {} it has accepted; grace_period={:g} s",
+                "The engine stops; left to do: {}; grace_period={:g} s",
                 counted(left, "delivery", "deliveries"),
                 grace_period,
             )
