@@ -9,7 +9,7 @@ pinned names and the classes that are loaded. It never imports a module and neve
 
 `data` is written and read by the class's type parameter, as in `class Trade(Event[Order])`, also through generic bases:
 
-    None, bool, str, int          as they are; an int has at most 64 bits
+    None, bool, str, int          as they are; an int from -2**63 to 2**64 - 1
     float                         a number; no NaN, no infinity; an int, where a float is declared, becomes one
     Decimal, UUID, bytes          text: "1.10", "6f9619ff-…", base64
     datetime, date, time          ISO 8601; a datetime must be aware, and comes back with its offset as its time zone

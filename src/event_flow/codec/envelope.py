@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from event_flow.codec.annotations import shape_of
-from event_flow.codec.mismatch import Mismatch, described, failure, is_whole, wrong
+from event_flow.codec.mismatch import Mismatch, described, failure, fits_64_bits, wrong
 from event_flow.codec.names import name_of
 from event_flow.codec.parameters import arguments_of
 from event_flow.codec.plain import PLAIN, Shape
@@ -140,7 +140,7 @@ def written(plain: dict[str, Any]) -> bytes:
 
 
 def _look_for_what_cannot_be_written(plain: Any) -> None:
-    if type(plain) is int and not is_whole(plain):
+    if type(plain) is int and not fits_64_bits(plain):
         raise Mismatch(f"{described(plain)} cannot be sent")
     if type(plain) is str and not plain.isascii():
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Mismatch", "described", "failure", "is_whole", "wrong"]
+__all__ = ["Mismatch", "described", "failure", "fits_64_bits", "wrong"]
 
 LONGEST_TEXT = 60
 LONGEST_PLACE = 200
@@ -48,15 +48,15 @@ def described(value: object) -> str:
     if value is None or type(value) in (bool, float):
         return repr(value)
     if type(value) is int:
-        return repr(value) if is_whole(value) else "an integer beyond 64 bits"
+        return repr(value) if fits_64_bits(value) else "an integer beyond 64 bits"
     if type(value) is str:
         return repr(_short(value))
     name = type(value).__qualname__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
-def is_whole(value: int) -> bool:
-    """JSON has no limit, but what reads it has: 64 bits."""
+def fits_64_bits(value: int) -> bool:
+    """Signed or unsigned. JSON has no limit, but what reads it has."""
     return SMALLEST <= value <= LARGEST
 
 

@@ -24,7 +24,8 @@ from event_flow.core.routing import Lanes, Router
 from event_flow.core.state import EngineState
 from event_flow.core.wording import safe_repr
 
-HELD_STATES = (EngineState.NEW, EngineState.STARTING)
+# In these an event is kept for when the handlers run.
+KEPT_STATES = (EngineState.NEW, EngineState.STARTING)
 
 
 def require_event(event: object) -> None:
@@ -96,8 +97,8 @@ class Bus:
 
         Raises `EngineClosed` and `BacklogExceeded`; then nothing was delivered.
         """
-        if self.state in HELD_STATES:
-            self.hold(event)
+        if self.state in KEPT_STATES:
+            self.keep(event)
             return None
         self._require_open(origin)
         if lanes is None:
@@ -113,7 +114,7 @@ class Bus:
         self.room.park(waiter, full)
         return waiter
 
-    def hold(self, event: Event[Any]) -> None:
+    def keep(self, event: Event[Any]) -> None:
         """Keep an event that is published before the handlers run."""
         limit = self.room.max_backlog
         if len(self.backlog) >= limit:

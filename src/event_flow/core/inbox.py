@@ -99,7 +99,7 @@ class Inbox:
                 raise _closed()
             if self._wake is None:
                 for event in request.events:
-                    self._bus.hold(event)
+                    self._bus.keep(event)
                 return False
             self._arrived.append(request)
             is_first = len(self._arrived) == 1
