@@ -261,13 +261,14 @@ class Shot:
 
 
 class Attempt:
-    """One run of a program, cancelled after step number `number`, and the second time after the next one."""
+    """One run of a program, cancelled after step number `number`, and the second time after the next one; or to its end."""
 
-    def __init__(self, program: Program, way: str, number: int) -> None:
+    def __init__(self, program: Program, way: str, number: int | None) -> None:
         self.program = program
         self.target = Target(way)
-        self.numbers = [number, number + 1] if way == "natively twice" else [number]
+        self.numbers = [] if number is None else [number, number + 1][: 1 + (way == "natively twice")]
         self.counted = 0
+        self.reached: set[Await] = set()  # where tasks were suspended after the steps that count, if none is to be cancelled
         self.fired: list[Step] = []
         self.seen: object = None
 
@@ -284,7 +285,7 @@ class Attempt:
             assert self.target.was_cancelled or self.target.has_returned
             await self.program.check(self.target)
         except BaseException as exc:
-            exc.add_note(f"cancelled by {self.target.way}, step {self.numbers[0]}: after {self.fired or 'none'}")
+            exc.add_note(f"cancelled by {self.target.way}, step {self.numbers[:1]}: after {self.fired or 'none'}")
             raise
         if not self.fired:
             return None
@@ -295,6 +296,8 @@ class Attempt:
     def _after_step(self, task: str, coroutine: Any) -> None:
         if not self.target.is_at_work or not (self.fired or self.program.is_phase()):
             return
+        if not self.numbers:
+            self.reached.update(awaits_of(coroutine))
         if self.counted in self.numbers:
             if not self.fired:
                 self.seen = self.program.look()
@@ -327,6 +330,17 @@ async def cancel_at_every_step(
                 shots.append(shot)
             assert number >= least, f"{way}: {number} steps, at least {least} are known"
     return shots
+
+
+async def awaits_reached(make: Callable[[], Program]) -> set[Await]:
+    """Where tasks are suspended after the steps at which `cancel_at_every_step` cancels."""
+    reached: set[Await] = set()
+    with without_debug():
+        for way in ways():
+            attempt = Attempt(make(), way, None)
+            await attempt.run()
+            reached |= attempt.reached
+    return reached
 
 
 @contextmanager

@@ -35,12 +35,14 @@ class Part(Application):
         self.life = life
 
     async def before_start(self) -> None:
-        await checkpoint()
+        self.life.starting.set()
+        for _ in range(4):
+            await checkpoint()
         self.life.diary.append(f"{self.name} started")
 
     async def on_ping(self, events: list[Ping]) -> None:
-        self.life.handling.set()
         if events[0].data:
+            self.life.handling.set()
             await self.life.gate.wait()
         await checkpoint()
         self.life.handled += len(events)
@@ -96,11 +98,14 @@ class Life:
     It lives again and again, a next time cancelled one step later: so every end is followed by a start.
     """
 
-    cancels_before = False  # the program itself cancels what is cancelled, before the phase
-
-    def __init__(self, phase: str, through: str = "run", *, small: bool = False) -> None:
+    def __init__(
+        self, phase: str, through: str = "run", *, small: bool = False, cancelled_before: str = ""
+    ) -> None:
         self.phase = phase
         self.through = through
+        # Where it is cancelled a first time: "begin", "start" or "work".
+        self.cancelled_before = cancelled_before
+        self.target: Target
         parts: list[Application] = [Busy("B", self)]
         if not small:
             first = Part("A", self)
@@ -116,6 +121,7 @@ class Life:
         self.diary: list[str] = []
         self.handled = 0
         self.refused = 0
+        self.starting = anyio.Event()
         self.handling = anyio.Event()
         self.gate = anyio.Event()
         self.over = anyio.Event()
@@ -141,6 +147,8 @@ class Life:
             return not self.has_opened
         if self.phase == "drain":
             return state is EngineState.DRAINING
+        if self.cancelled_before:
+            return self.target.was_asked
         if self.phase == "exit":
             return self.has_opened and state in (EngineState.STOPPING, EngineState.STOPPED)
         return True
@@ -177,29 +185,35 @@ class Life:
         async with anyio.create_task_group() as group:
             with CancelScope() as driving:
                 group.start_soon(self._run, target, begin, group, driving)
-                await self._drive(target)
+                await self._drive()
 
     async def _run(
         self, target: Target, begin: Callable[[], object], group: TaskGroup, driving: CancelScope
     ) -> None:
         if self.is_bystander:
             group.start_soon(self.engine.run)
+        self.target = target
         target.spawn(group, self._call)
+        if self.cancelled_before == "begin":
+            target.cancel()
         begin()
         await target.ended.wait()
         if not self.is_bystander:
             driving.cancel()
 
-    async def _drive(self, target: Target) -> None:
+    async def _drive(self) -> None:
         with suppress(EngineClosed):
+            if self.cancelled_before == "start":
+                await self.starting.wait()
+                self.target.cancel()
             await self.engine.wait_running()
             await self.engine.pub_event(Ping(0))
             await self.engine.wait_idle()
             self.has_opened = True
             await self.engine.pub_events([Ping(1)] * 3)
             await self.handling.wait()
-            if self.cancels_before:
-                target.cancel()
+            if self.cancelled_before == "work":
+                self.target.cancel()
             self.over.set()
             if self.through not in ("task group", "async with"):
                 self.engine.stop()
@@ -259,10 +273,12 @@ async def test_an_embedded_run_is_cancelled(through: str) -> None:
     await cancel_at_every_step(life.begin_again, least=70)
 
 
-async def test_a_run_that_was_cancelled_is_cancelled_again() -> None:
-    life = Life("exit", small=True)
-    life.cancels_before = True
-    await cancel_at_every_step(life.begin_again, least=20)
+@pytest.mark.parametrize("through", ["run", "async with", "task group"])
+@pytest.mark.parametrize("moment", ["begin", "start", "work"])
+async def test_a_run_that_was_cancelled_is_cancelled_again(through: str, moment: str) -> None:
+    """However it was run, and when it came first: before its first step, in a start hook, while handlers are at work."""
+    life = Life("all", through, small=True, cancelled_before=moment)
+    await cancel_at_every_step(life.begin_again, least=1 if moment == "begin" else 10)
 
 
 @pytest.mark.parametrize("through", ["wait_running", "wait_idle", "wait_stopped"])
