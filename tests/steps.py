@@ -71,7 +71,9 @@ def frames(awaitable: Any) -> Iterator[FrameType]:
         else:
             # What `anext()` gives, and `coroutine.__await__()`, tells nobody else what it is about.
             inner = gc.get_referents(awaitable)
-            awaitable = next((each for each in inner if inspect.isasyncgen(each) or inspect.iscoroutine(each)), None)
+            awaitable = next(
+                (each for each in inner if inspect.isasyncgen(each) or inspect.iscoroutine(each)), None
+            )
 
 
 def awaits_of(coroutine: Any) -> tuple[Await, ...]:
@@ -268,7 +270,9 @@ class Attempt:
         self.target = Target(way)
         self.numbers = [] if number is None else [number, number + 1][: 1 + (way == "natively twice")]
         self.counted = 0
-        self.reached: set[Await] = set()  # where tasks were suspended after the steps that count, if none is to be cancelled
+        self.reached: set[Await] = (
+            set()
+        )  # where tasks were suspended after the steps that count, if none is to be cancelled
         self.fired: list[Step] = []
         self.seen: object = None
 
@@ -281,11 +285,15 @@ class Attempt:
             if self.target.error is not None:
                 raise self.target.error
             assert steps.tasks_left() == []
-            assert self.target.was_cancelled == self.target.was_asked, "the cancellation was swallowed, or made up"
+            assert self.target.was_cancelled == self.target.was_asked, (
+                "the cancellation was swallowed, or made up"
+            )
             assert self.target.was_cancelled or self.target.has_returned
             await self.program.check(self.target)
         except BaseException as exc:
-            exc.add_note(f"cancelled by {self.target.way}, step {self.numbers[:1]}: after {self.fired or 'none'}")
+            exc.add_note(
+                f"cancelled by {self.target.way}, step {self.numbers[:1]}: after {self.fired or 'none'}"
+            )
             raise
         if not self.fired:
             return None

@@ -8,14 +8,13 @@ the last await and the delivery. `steps` finds every await there is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from steps import Shot, Target, cancel_at_every_step
 
 from event_flow import AppEngine, Application, Event, ExceptionEvent, schedule, task
-from steps import Shot, Target, cancel_at_every_step
 
 
 class Both(Event[int]):
@@ -33,7 +32,9 @@ class Right(Event[int]):
 class Desk:
     """Two handlers that are at work until they are let go, and one publisher, which is cancelled."""
 
-    def __init__(self, *, queue_size: int = 1, max_batch: int = 1, full: tuple[type[Event[int]], ...] = ()) -> None:
+    def __init__(
+        self, *, queue_size: int = 1, max_batch: int = 1, full: tuple[type[Event[int]], ...] = ()
+    ) -> None:
         self.engine = AppEngine(queue_size=queue_size, max_batch=max_batch)
         self.full = full
         self.got: dict[str, list[int]] = {"left": [], "right": []}
@@ -99,7 +100,10 @@ class Desk:
 
     async def check(self, target: Target) -> None:
         assert self.got == {"left": self.returned, "right": self.returned}
-        assert len(self.published) - len(self.returned) == (0 if target.has_returned else 1) or not self.published
+        assert (
+            len(self.published) - len(self.returned) == (0 if target.has_returned else 1)
+            or not self.published
+        )
         report = self.engine.report
         assert report is not None
         assert report.is_clean

@@ -11,9 +11,19 @@ import anyio
 import pytest
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
-
-from event_flow import AppEngine, Application, EngineClosed, Event, ExceptionEvent, ExitTimeout, StartTimeout, schedule, task
 from steps import Target, cancel_at_every_step
+
+from event_flow import (
+    AppEngine,
+    Application,
+    EngineClosed,
+    Event,
+    ExceptionEvent,
+    ExitTimeout,
+    StartTimeout,
+    schedule,
+    task,
+)
 
 
 class Ping(Event[int]):
@@ -257,7 +267,8 @@ class CutShort:
         hangs = self.app.has_begun.is_set()
         expected = ["started", "exits"] if self.app.place == "exit" and "started" in self.diary else []
         assert [entry for entry in self.diary if entry not in ("First exited", "engine exited")] == [
-            *expected, *(["cleaned up"] if hangs else [])
+            *expected,
+            *(["cleaned up"] if hangs else []),
         ]
         assert self.diary[-1] == "engine exited"
         assert self.diary.count("engine exited") == 1
@@ -268,7 +279,9 @@ class CutShort:
 
 # The clock jumps to the end of a hook's time.
 @pytest.mark.virtual_clock
-@pytest.mark.parametrize(("place", "stops"), [("before_start", False), ("before_start", True), ("exit", False)])
+@pytest.mark.parametrize(
+    ("place", "stops"), [("before_start", False), ("before_start", True), ("exit", False)]
+)
 async def test_a_hook_is_cut_short(place: str, stops: bool) -> None:
     # As above: an error of a hook wins over asyncio's cancellation.
     shots = await cancel_at_every_step(

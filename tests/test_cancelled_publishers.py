@@ -14,12 +14,21 @@ import anyio
 import pytest
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint
-
-from event_flow import AppEngine, Application, EngineClosed, EngineState, Event, ExceptionEvent, schedule, task
-from event_flow.core.backend import current_wake
-from event_flow.core.threads import Threads
 from steps import Target, cancel_at_every_step
 from waiting import until
+
+from event_flow import (
+    AppEngine,
+    Application,
+    EngineClosed,
+    EngineState,
+    Event,
+    ExceptionEvent,
+    schedule,
+    task,
+)
+from event_flow.core.backend import current_wake
+from event_flow.core.threads import Threads
 
 
 class Both(Event[int]):

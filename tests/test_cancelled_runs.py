@@ -14,9 +14,18 @@ import pytest
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
-
-from event_flow import AppEngine, Application, EngineClosed, EngineState, Event, SubApplication, schedule, task
 from steps import Target, cancel_at_every_step
+
+from event_flow import (
+    AppEngine,
+    Application,
+    EngineClosed,
+    EngineState,
+    Event,
+    SubApplication,
+    schedule,
+    task,
+)
 
 
 class Ping(Event[int]):
@@ -248,7 +257,9 @@ class Life:
         ends = [entry for entry in self.diary if entry.endswith(("exits", "exited"))]
         # One after the other, none twice, and none cut short.
         assert ends == [
-            f"{name} {what}" for name in [*reversed(started), "second", "first"] for what in ("exits", "exited")
+            f"{name} {what}"
+            for name in [*reversed(started), "second", "first"]
+            for what in ("exits", "exited")
         ]
         for entry in self.diary:
             if entry.endswith("lives"):
