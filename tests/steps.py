@@ -14,7 +14,7 @@ import asyncio
 import gc
 import inspect
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ class Watched(Coroutine[Any, Any, Any]):
     def close(self) -> None:
         self._inner.close()
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         raise NotImplementedError("a task sends to it")
 
     def __getattr__(self, name: str) -> Any:  # anyio and asyncio look at cr_frame and others

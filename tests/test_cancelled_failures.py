@@ -136,7 +136,7 @@ class Failing:
     async def check(self, target: Target) -> None:
         report = self.engine.report
         if report is None:
-            assert not (self.app.exits or self.ends)  # it has never begun
+            assert self.app.exits == self.ends == 0  # it has never begun
             return
         assert self.ends == 1
         assert self.app.exits <= 1

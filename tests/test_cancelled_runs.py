@@ -1,7 +1,7 @@
 """Cancellation at each await of a start, a drain and an end: everything still ends in order (*Design promises 4 and 7*).
 
-The steps are those of all tasks of the engine: of the caller of `run()`, the supervisor, the hooks, the hosts of the applications,
-handlers, schedules and tasks. `steps` finds every one there is.
+The steps are those of all tasks of the engine: of the caller of `run()`, the supervisor, the hooks, the hosts of the
+applications, handlers, schedules and tasks. `steps` finds every one there is.
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ class Life:
 
     def is_phase(self) -> bool:
         state = self.engine.state
+        if self.through in ("wait_idle", "wait_stopped"):
+            return self.handling.is_set()
         if self.phase == "start":
             return not self.has_opened
         if self.phase == "drain":
