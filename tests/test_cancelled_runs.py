@@ -122,7 +122,8 @@ class Life:
             parts.insert(0, first)
         self.engine = AppEngine(parts, queue_size=2, max_batch=2)
         self.names = ["B"] if small else ["A", "A1", "B"]
-        for name in ("first", "second"):
+        self.hooks = ["first"] if small else ["first", "second"]
+        for name in self.hooks:
             self._add_hooks(name)
         self.begin_again()
 
@@ -181,7 +182,7 @@ class Life:
                 await self.over.wait()
                 self.engine.stop()
         else:
-            if self.through == "wait_idle":
+            if self.through != "wait_running":
                 await self.handling.wait()
             await getattr(self.engine, self.through)()
 
@@ -260,7 +261,7 @@ class Life:
         # One after the other, none twice, and none cut short.
         assert ends == [
             f"{name} {what}"
-            for name in [*reversed(started), "second", "first"]
+            for name in [*reversed(started), *reversed(self.hooks)]
             for what in ("exits", "exited")
         ]
         for entry in self.diary:

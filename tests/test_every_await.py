@@ -40,12 +40,10 @@ NOWHERE = {
 NOT_ON_ASYNCIO = {
     ("backend.py", "await function(*args)"): "Trio's way to call user code",
     ("backend.py", "async with nursery as group"): "Trio's task group",
-    (
-        "supervision.py",
-        "await outlive_cancellation(checkpoint)",
-    ): "every task of the loop is cancelled, the supervisor's before "
-    "its first step: test_native_cancellation.py",
 }
+# Before the supervisor's first step: on Trio if the order of tasks, which is random, is that one; on asyncio only where every
+# task of the loop is cancelled, as in test_native_cancellation.py.
+BY_CHANCE = {("supervision.py", "await outlive_cancellation(checkpoint)")}
 OWN_TASK = "user code has cancelled its own task, as only asyncio's can"
 NOT_ON_TRIO = {
     ("background.py", "await self.failures.forget_cancellation()"): OWN_TASK,
@@ -127,4 +125,4 @@ def test_every_await_of_the_core_is_cancelled_somewhere(backend: str) -> None:
     assert len(source) > 60
     assert lines <= set(source), "not an await"
     unreached = {(file, text) for (file, line), text in source.items() if (file, line) not in lines}
-    assert unreached == set(NOWHERE | (NOT_ON_TRIO if is_trio else NOT_ON_ASYNCIO))
+    assert unreached - BY_CHANCE == set(NOWHERE | (NOT_ON_TRIO if is_trio else NOT_ON_ASYNCIO))
