@@ -34,6 +34,9 @@ PACKAGE = Path(event_flow.__file__).parent
 # Far more than any program here has: one that never ends before it is cancelled is a mistake in the program.
 TOO_MANY = 2000
 
+# Seconds after which one is taken for hung: more than the longest takes on a virtual clock, where a hook times out.
+HANGS = 20.0
+
 
 @dataclass(frozen=True, slots=True)
 class Await:
@@ -280,7 +283,7 @@ class Attempt:
         """Returns None if the phase was over before."""
         steps = Steps(self._after_step)
         try:
-            with steps:
+            with anyio.fail_after(HANGS), steps:
                 await self.program.run(self.target, lambda: self._after_step("nobody", None))
             if self.target.error is not None:
                 raise self.target.error

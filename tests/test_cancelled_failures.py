@@ -224,7 +224,7 @@ class CutShort:
         self.stops = stops
         self.diary: list[str] = []
         self.app = Hangs(place, self.diary)
-        self.engine = AppEngine([First(self.diary), self.app])
+        self.engine = AppEngine([First(self.diary), self.app], start_timeout=5, exit_timeout=5)
         self.engine.exit(self._end)
 
     async def _end(self) -> None:
