@@ -50,10 +50,14 @@ class Part(Application):
         self.life.diary.append(f"{self.name} started")
 
     async def on_ping(self, events: list[Ping]) -> None:
-        if events[0].data:
-            self.life.handling.set()
-            await self.life.gate.wait()
-        await checkpoint()
+        self.life.at_work += 1
+        try:
+            if events[0].data:
+                self.life.handling.set()
+                await self.life.gate.wait()
+            await checkpoint()
+        finally:
+            self.life.at_work -= 1
         self.life.handled += len(events)
 
     @task
@@ -68,6 +72,7 @@ class Part(Application):
             self.life.diary.append(f"{self.name} died")
 
     async def exit(self) -> None:
+        assert not self.life.at_work, "handlers of all applications end before the first hook"
         self.life.diary.append(f"{self.name} exits")
         await checkpoint()
         await checkpoint()
@@ -131,6 +136,7 @@ class Life:
         self.diary: list[str] = []
         self.handled = 0
         self.refused = 0
+        self.at_work = 0
         self.starting = anyio.Event()
         self.handling = anyio.Event()
         self.gate = anyio.Event()
