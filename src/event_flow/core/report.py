@@ -17,9 +17,9 @@ class HandlerStatistics:
     """One handler since the engine's start, in deliveries.
 
     `queued` wait for the handler, `running` are in its call at work; those of a call that has returned are `handled`,
-    of one that raised `failed`. `dropped` is 0: nothing drops events so far. `accepted` is the sum of all these, and
-    of what was abandoned at the end. `batches` counts the calls, `largest_batch` is the longest list. `over_limit`
-    counts events taken beyond `queue_size` because waiting for room would have been a deadlock, or for ever: a
+    of one that raised `failed`, and what the end of the engine cut off is `abandoned`. `dropped` is 0: nothing drops
+    events so far. `accepted` is the sum of all these. `batches` counts the calls, `largest_batch` is the longest list.
+    `over_limit` counts events taken beyond `queue_size` because waiting for room would have been a deadlock, or for ever: a
     publish to several lanes that others keep full is moved from one to the next only so often.
     """
 
@@ -29,6 +29,7 @@ class HandlerStatistics:
     handled: int
     failed: int
     dropped: int
+    abandoned: int
     batches: int
     largest_batch: int
     over_limit: int
@@ -63,6 +64,7 @@ class EngineStatistics:
     handled: int
     failed: int
     dropped: int
+    abandoned: int
     batches: int
     largest_batch: int
     over_limit: int
