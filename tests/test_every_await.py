@@ -27,6 +27,10 @@ BACKENDS = ["asyncio", "trio"] if sys.platform == "win32" else ["asyncio", "uvlo
 # File and source of each await that these programs cannot suspend at, and why.
 NOWHERE = {
     (
+        "bus.py",
+        "await checkpoint_if_cancelled()",
+    ): "granted, then the engine ended: forced in test_lifecycle.py",
+    (
         "endurance.py",
         "await self.until(holds, self.limit(timeout))",
     ): "after a second signal: only start() hears any",

@@ -899,3 +899,32 @@ async def test_an_engine_that_runs_cannot_be_run_or_changed() -> None:
             engine.before_start(lambda: None)
         with pytest.raises(EngineStateError, match="register_handler"):
             engine.register_handler(Ping, print)
+
+
+async def test_a_handler_whose_publish_was_granted_when_the_engine_ends_is_cancelled_not_failed(
+    logs: list[Any],
+) -> None:
+    """Regression: it got `EngineClosed`, and its batch was a failure in log and report, though nothing was wrong with it."""
+    engine = AppEngine(queue_size=1, max_batch=1)
+
+    @engine.on_event(Ping)
+    async def pass_on(events: list[Ping]) -> None:
+        for number in range(3):
+            await engine.pub_event(Pong(number))
+
+    @engine.on_event(Pong)
+    async def end(events: list[Pong]) -> None:
+        # Called in the very step in which its worker has granted the place that `pass_on` waits for.
+        if events[0].data == 1:
+            assert engine._supervisor is not None
+            engine._supervisor.stop_hard()
+        else:
+            await anyio.wait_all_tasks_blocked()
+
+    @engine.before_start
+    async def begin() -> None:
+        await engine.pub_event(Ping(1))
+
+    report = await engine.run()
+    assert (report.handled, report.failed, report.abandoned) == (2, 0, 1)
+    assert [record.message for record in logs if record.level == "ERROR"] == []

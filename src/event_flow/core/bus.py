@@ -10,7 +10,7 @@ from threading import get_ident
 from typing import Any
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from loguru import logger
 
 from event_flow.core.activity import Activity
@@ -76,7 +76,12 @@ class Bus:
             except BaseException:
                 self.room.withdraw(waiter)
                 raise
-            self.complete(waiter)
+            try:
+                self.complete(waiter)
+            except EngineClosed:
+                # A handler that ends with its lane is cancelled, and does not fail.
+                await checkpoint_if_cancelled()
+                raise
 
     def publish_nowait(self, event: Event[Any]) -> None:
         """Deliver one event now, or raise `WouldBlock`."""
