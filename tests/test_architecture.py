@@ -27,7 +27,7 @@ LAYERS = (
     {"activity", "bus", "inbox", "invoke", "lane", "origin", "outcome", "room", "routing", "threads"},
     {"publishing"},
     {"background", "branch", "delivery", "failure", "run", "scheduling"},
-    {"accounting", "assembly", "endurance", "hooks", "lifecycle", "signals", "supervision"},
+    {"accounting", "assembly", "endurance", "hooks", "lifecycle", "observing", "signals", "supervision"},
     {"application"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

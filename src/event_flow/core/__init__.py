@@ -8,7 +8,8 @@ user code publishes, `activity` whether anything is at work.
 Before that, `decorators`, `annotation` and `declaration` say what a class declares, `fitting` tells type checkers which
 functions do, and `membership` what may be added. Beside it, `scheduling` and `background` run ticks and tasks, each
 application in its `branch`. `assembly` builds all that for one `run`, and `accounting` reads its numbers; `supervision` starts
-and ends it in order, with `hooks`, in waits that have `endurance` and hear a `bell`; `lifecycle` is how one runs it, `signals`
-how one ends it, and `application` what users subclass. Only `backend` knows which event loop there is. `event`, `exception`,
-`options`, `report`, `state` and `wording` are the words all of them use. Imports go down only, and never in a circle.
+and ends it in order, with `hooks`, in waits that have `endurance` and hear a `bell`; `lifecycle` is how one runs it, `observing`
+how one waits for it, `signals` how one ends it, and `application` what users subclass. Only `backend` knows which event loop
+there is. `event`, `exception`, `options`, `report`, `state` and `wording` are the words all of them use. Imports go down only,
+and never in a circle.
 """

@@ -30,15 +30,14 @@ from event_flow.core.backend import (
 from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
-from event_flow.core.exception import EngineClosed, EngineStateError, WouldDeadlockError
+from event_flow.core.exception import EngineClosed, EngineStateError
 from event_flow.core.failure import Failures
 from event_flow.core.hooks import Hook
 from event_flow.core.membership import Node
+from event_flow.core.observing import Observed
 from event_flow.core.options import EngineOptions
-from event_flow.core.origin import Kind, current_origin
 from event_flow.core.outcome import leaves
-from event_flow.core.publishing import Publisher
-from event_flow.core.report import EngineStatistics, ShutdownReport
+from event_flow.core.report import ShutdownReport
 from event_flow.core.run import Run
 from event_flow.core.signals import SignalHandlers
 from event_flow.core.state import EngineState
@@ -46,7 +45,7 @@ from event_flow.core.supervision import Supervisor
 from event_flow.core.threads import Threads
 
 
-class Lifecycle(Publisher):
+class Lifecycle(Observed):
     """The running half of `AppEngine`; what is run is declared by the other half."""
 
     def __init__(self, options: EngineOptions) -> None:
@@ -178,63 +177,6 @@ class Lifecycle(Publisher):
         except LoopGone:
             return
 
-    # -- waiting and looking ---------------------------------------------------------------------------------------
-
-    async def wait_running(self) -> None:
-        """Wait until handlers, schedules and tasks run.
-
-        Raises `EngineClosed` if the engine ends before, `WouldDeadlockError` (a `RuntimeError`) inside a hook.
-        """
-        self._require_outside("wait_running", Kind.HOOK)
-        awaited = self._supervisor
-
-        def is_decided() -> bool:
-            nonlocal awaited
-            awaited = awaited or self._supervisor
-            return awaited is not None and (awaited.has_opened or awaited.is_finished)
-
-        await self._bell.until(is_decided)
-        if self.state is not EngineState.RUNNING:
-            raise EngineClosed(f"the engine is {self.state.value}: it does not run any more")
-
-    async def wait_idle(self) -> None:
-        """Wait until nothing is queued and no handler runs, or the engine has stopped. What is kept for the start is queued too.
-
-        Raises `WouldDeadlockError` (a `RuntimeError`) inside a handler or hook.
-        """
-        self._require_outside("wait_idle", Kind.CALL, Kind.HOOK)
-        bus, inbox = self._bus, self._inbox
-        with bus.activity.watched():
-            await self._bell.until(
-                lambda: bus.state is EngineState.STOPPED or (bus.is_idle and inbox.is_empty)
-            )
-
-    async def wait_stopped(self) -> ShutdownReport:
-        """Wait until the run that is under way, or else the next one, has ended, and return its report; at once if it has.
-
-        Raises `WouldDeadlockError` (a `RuntimeError`) inside a handler, hook or schedule: the engine waits for those.
-        """
-        self._require_outside("wait_stopped", Kind.CALL, Kind.HOOK, Kind.TICK)
-        # That very run: when this task wakes up the engine may run again.
-        bus = self._bus
-        await self._bell.until(lambda: bus.report is not None)
-        assert bus.report is not None
-        return bus.report
-
-    @property
-    def state(self) -> EngineState:
-        """Where the engine is in its life."""
-        return self._bus.state
-
-    @property
-    def report(self) -> ShutdownReport | None:
-        """The report of the last run that has ended, None before."""
-        return self._report
-
-    def statistics(self) -> EngineStatistics:
-        """The numbers of the current run, or of the last one."""
-        return accounting.statistics(self._bus, self._branches)
-
     # -- one run ---------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> Supervisor:
@@ -319,13 +261,6 @@ class Lifecycle(Publisher):
     def _require_not_running(self, what: str) -> None:
         if self.state not in (EngineState.NEW, EngineState.STOPPED):
             raise EngineStateError(f"{what} is not possible while the engine is {self.state.value}")
-
-    def _require_outside(self, what: str, *kinds: Kind) -> None:
-        origin = current_origin.get()
-        if origin is not None and origin.live and origin.bus is self._bus and origin.kind in kinds:
-            raise WouldDeadlockError(
-                f"{what}() inside a {origin.kind.value} would wait for that {origin.kind.value} itself"
-            )
 
 
 async def _exit_group(group: TaskGroup, exc: BaseException | None) -> bool:
