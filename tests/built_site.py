@@ -77,14 +77,17 @@ def bring_sources(site: Path, root: Path = ROOT) -> list[str]:
     """Copy the files of the repository that pages link to into `site/source`, as text, and let the links lead there.
 
     In the Markdown such a link leads from the page, or from the file at the top that the page includes, to the file, so
-    that it works in a checkout, too.
+    that it works in a checkout, too. So does one from such a file at the top to a page, which the site has without `docs/`.
     """
     brought = set()
     for file in sorted(site.rglob("*.html")):
         text = file.read_text(encoding="utf-8")
         for link in set(re.findall(r'href="(\.\./[^"#]+)"', text)):
             name = in_repository(file, link, site, root)
-            if name is not None:
+            page = link.removeprefix("../docs/")
+            if page != link and (site / page).is_dir():
+                text = text.replace(f'href="{link}"', f'href="../{page}"')
+            elif name is not None:
                 copy = site / "source" / f"{name}.txt"
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(root / name, copy)

@@ -83,3 +83,12 @@ def test_only_what_the_docs_may_show_comes_along(site: Path, tmp_path: Path) -> 
     (site / "second" / "index.html").write_text('<h2 id="part"></h2><a href="../../secrets.txt">x</a>')
     assert bring_sources(site, tmp_path) == []
     assert problems(site) == ["second/index.html: ../../secrets.txt: leads out of the site"]
+
+
+def test_a_page_that_a_file_at_the_top_links_to_is_found(site: Path, tmp_path: Path) -> None:
+    (site / "changelog").mkdir()
+    page = site / "changelog" / "index.html"
+    page.write_text('<a href="../docs/second/">there</a><a href="../docs/third/">nowhere</a>')
+    assert bring_sources(site, tmp_path) == []
+    assert 'href="../second/"' in page.read_text()
+    assert problems(site) == ["changelog/index.html: ../docs/third/: is not there"]
