@@ -662,6 +662,21 @@ def test_a_decimal_is_read_the_same_in_every_context() -> None:
             read(Decimal, "1E+99999999999999999999")
 
 
+def test_keys_and_items_that_would_come_back_as_one_are_refused() -> None:
+    """*Regression*: of two such keys one was lost, and a set of two such items could not be read."""
+    berlin = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    for other in (berlin.replace(tzinfo=timezone(timedelta(hours=2))), berlin.astimezone(UTC)):
+        assert len({berlin, other}) == 2
+        with pytest.raises(EncodeError, match=r"data: two of its keys would come back as one"):
+            codec.encode(event_of(dict[datetime, int])({berlin: 1, other: 2}))
+        with pytest.raises(EncodeError, match=r"data: expected set, got the same item twice"):
+            codec.encode(event_of(set[datetime])({berlin, other}))
+    with pytest.raises(EncodeError, match=r"data: two of its keys would come back as one"):
+        codec.encode(event_of(dict[Decimal, int])({Decimal("NaN"): 1, Decimal("NaN"): 2}))
+    assert len(there_and_back(dict[Decimal, int], {Decimal("NaN"): 1})) == 1
+    assert len(there_and_back(set[Decimal], {Decimal("NaN"), Decimal("NaN")})) == 2
+
+
 # -- types that cannot be sent ---------------------------------------------------------------------------------------
 
 

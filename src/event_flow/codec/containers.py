@@ -32,7 +32,11 @@ class Array:
         if type(value) is not self._make:
             raise wrong(self.name, value)
         items = _each(self._item.dump, value)
-        return sorted(items, key=_order) if self._unique else items
+        if not self._unique:
+            return items
+        # What differs here may be equal there: a moment in the hour that a time zone repeats.
+        self.load(items)
+        return sorted(items, key=_order)
 
     def load(self, plain: Any) -> Any:
         if type(plain) is not list:
@@ -123,6 +127,9 @@ class Table:
             except Mismatch as exc:
                 exc.inside(f"[{described(text)}]")
                 raise
+        # A moment in the hour that a time zone repeats is equal to none in another zone, and NaN not to itself.
+        if self._key.takes != {str} and len({self._loaded(text) for text in plain}) != len(value):
+            raise Mismatch("two of its keys would come back as one")
         return plain
 
     def load(self, plain: Any) -> Any:
