@@ -26,7 +26,8 @@ DECIMAL = Context(traps=[InvalidOperation])
 DECIMAL_FORM = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(Infinity|s?NaN\d*)", re.ASCII)
 UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 DATE_FORM = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-OFFSET = r"(Z|[+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)"
+# An offset of less than a second: Python 3.11 to 3.13 writes it, and reads UTC.
+OFFSET = r"(Z|(?![+-]00:00:00\.)[+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)"
 CLOCK = r"\d\d:\d\d:\d\d(\.\d{1,6})?"
 TIME_FORM = re.compile(f"{CLOCK}{OFFSET}?", re.ASCII)
 MOMENT_FORM = re.compile(rf"\d{{4}}-\d\d-\d\dT{CLOCK}{OFFSET}", re.ASCII)
@@ -166,7 +167,7 @@ def _read_uuid(text: str) -> UUID:
 def _write_moment(value: datetime) -> str:
     if value.utcoffset() is None:
         raise Mismatch("expected an aware datetime, got one without an offset from UTC")
-    return value.isoformat()
+    return _readable(MOMENT_FORM, value.isoformat())
 
 
 def _read_moment(text: str) -> datetime:
@@ -188,7 +189,13 @@ def _write_time(value: time) -> str:
         )
     if value.fold:
         raise Mismatch("expected a time with fold=0, got fold=1")
-    return value.isoformat()
+    return _readable(TIME_FORM, value.isoformat())
+
+
+def _readable(form: re.Pattern[str], text: str) -> str:
+    if not form.fullmatch(text):
+        raise Mismatch("its offset from UTC is less than a second, which Python cannot read")
+    return text
 
 
 def _read_time(text: str) -> time:
