@@ -495,6 +495,18 @@ def test_a_class_made_anew_takes_the_place_of_the_old_one() -> None:
         codec.encode(old(1))
 
 
+def test_an_event_whose_class_was_replaced_by_a_reload_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Regression*: once encoded it was encoded for ever, and came back as an event of the new class."""
+    module = ModuleType("reloaded")
+    monkeypatch.setitem(sys.modules, "reloaded", module)
+    classes = [type("Sold", (Event,), {"__module__": "reloaded"}) for _ in range(2)]
+    for cls in classes:
+        monkeypatch.setattr(module, "Sold", cls, raising=False)
+        assert there_and_back(cls(1)).data == 1
+    with pytest.raises(EncodeError, match="reloaded:Sold cannot be found by that name"):
+        codec.encode(classes[0](1))
+
+
 def test_decoding_imports_nothing_and_runs_nothing_by_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

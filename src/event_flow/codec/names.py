@@ -22,8 +22,6 @@ EventClass = type[Event[Any]]
 # The kernel's own classes: where they lie is nobody's business.
 _classes: dict[str, EventClass] = {cls.__name__: cls for cls in (Event, EventWithSource, ExceptionEvent)}
 _names: dict[EventClass, str] = {cls: name for name, cls in _classes.items()}
-# What `find` was asked once, for classes without a pinned name.
-_paths: dict[EventClass, str] = {}
 
 
 @overload
@@ -72,9 +70,9 @@ def _check(cls: Any, name: Any) -> None:
 
 def name_of(cls: EventClass) -> str | None:
     """The name under which `find` finds this very class; None if it would not."""
-    name = _names.get(cls) or _paths.get(cls)
-    if name is None and find(path := _path(cls)) is cls:
-        name = _paths[cls] = path
+    name = _names.get(cls)
+    if name is None and find(path := _path(cls)) is cls:  # each time: a reload puts another class there
+        name = path
     return name
 
 
