@@ -739,6 +739,30 @@ class OwnInit:
         self.x = int(text)
 
 
+@dataclass(init=False)
+class AnyNumber:
+    x: tuple[int, ...]
+
+    def __init__(self, *x: int) -> None:
+        self.x = x
+
+
+@dataclass(init=False)
+class AnyNames:
+    x: dict[str, int]
+
+    def __init__(self, **x: int) -> None:
+        self.x = x
+
+
+@dataclass(init=False)
+class ByPlace:
+    x: int
+
+    def __init__(self, x: int, /) -> None:
+        self.x = x
+
+
 class NotADataclass(Point):
     def __init__(self) -> None:
         super().__init__(1)
@@ -804,6 +828,9 @@ Untyped = namedtuple("Untyped", "a b")  # noqa: PYI024 - one without types is me
             "data: WithInitVar cannot be sent: what its __init__ takes (x, seed) are not just its fields",
         ),
         (OwnInit, "data: OwnInit cannot be sent: what its __init__ takes (text) are not just its fields"),
+        (AnyNumber, "data: AnyNumber cannot be sent: what its __init__ takes (x not by name) are not just"),
+        (AnyNames, "data: AnyNames cannot be sent: what its __init__ takes (x not by name) are not just"),
+        (ByPlace, "data: ByPlace cannot be sent: what its __init__ takes (x not by name) are not just"),
         (NotADataclass, "data: the type NotADataclass cannot be sent"),
         (AlsoADict, "data: AlsoADict cannot be sent: it holds more than its fields"),
         (Unknown, "data: an annotation of Unknown cannot be resolved: NameError"),

@@ -160,7 +160,7 @@ class _Shapes:
     def _dataclass(self, annotation: Any, cls: Any) -> Shape:
         shape = self._known[annotation] = Record(cls, cls)
         fields = [field for field in dataclasses.fields(cls) if field.init]
-        parameters = list(inspect.signature(cls.__init__).parameters)[1:]
+        parameters = [_taken(each) for each in inspect.signature(cls.__init__).parameters.values()][1:]
         if sorted(parameters) != sorted(field.name for field in fields):
             raise Mismatch(
                 f"{cls.__qualname__} cannot be sent: what its __init__ takes ({', '.join(parameters)}) "
@@ -190,6 +190,11 @@ def _wrappers(hint: Any) -> list[Any]:
         found.append(typing.get_origin(hint))
         hint = typing.get_args(hint)[0]
     return found
+
+
+def _taken(parameter: inspect.Parameter) -> str:
+    by_name = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    return parameter.name if by_name else f"{parameter.name} not by name"
 
 
 def _owner(cls: type, field: dataclasses.Field[Any]) -> type:
