@@ -665,6 +665,21 @@ def test_a_dataclass_that_makes_something_else_of_its_fields_is_refused() -> Non
     assert there_and_back(Strips, Strips(" a ")) == Strips("a")
 
 
+def test_a_dataclass_that_makes_another_one_is_refused() -> None:
+    """*Regression*: its subclass came back."""
+    value = object.__new__(Chooses)
+    value.x = 1
+    with pytest.raises(DecodeError, match=r"Probe\d+: data: Chooses makes a Chosen"):
+        there_and_back(Chooses, value)
+
+
+def test_a_hash_that_raises_is_a_decode_error() -> None:
+    """*Regression*: only a TypeError was."""
+    assert there_and_back(set[HashesNumbers], {HashesNumbers("1")}) == {HashesNumbers("1")}
+    with pytest.raises(DecodeError, match=r"Probe\d+: data: expected set: ValueError: invalid literal"):
+        read(set[HashesNumbers], [{"x": "a"}])
+
+
 def test_a_decimal_is_read_the_same_in_every_context() -> None:
     """*Regression*: with this trap off, Decimal("abc") is NaN."""
     with localcontext(Context(prec=2, traps=[])) as context:
@@ -723,6 +738,26 @@ class Strips:
 
     def __post_init__(self) -> None:
         self.x = self.x.strip()
+
+
+@dataclass
+class Chooses:
+    x: int
+
+    def __new__(cls, x: int) -> Chooses:  # noqa: PYI034 - an instance of another class is meant
+        return object.__new__(Chosen)
+
+
+class Chosen(Chooses):
+    pass
+
+
+@dataclass(frozen=True)
+class HashesNumbers:
+    x: str
+
+    def __hash__(self) -> int:
+        return int(self.x)
 
 
 @dataclass

@@ -44,7 +44,9 @@ class Array:
         items = _each(self._item.load, plain)
         try:
             value = self._make(items)
-        except TypeError as exc:
+        except RecursionError:
+            raise
+        except Exception as exc:  # unhashable, or the __hash__ or __eq__ of a user's class
             raise failure(f"expected {self.name}", exc) from exc
         if self._unique and len(value) != len(items):
             raise Mismatch(f"expected {self.name}, got the same item twice")

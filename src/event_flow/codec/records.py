@@ -46,6 +46,8 @@ class Record:
         values = self._loaded(plain)
         try:
             record = self._cls(**values)
+            if type(record) is not self._cls:  # its __new__ may choose
+                raise Mismatch(f"{self.name} makes {described(record)}")
             for name, value in values.items():
                 now = getattr(record, name)
                 if now is not value and (type(now) is not type(value) or now != value):
