@@ -209,6 +209,26 @@ def same(left: Any, right: Any) -> bool:
     return repr(left) == repr(right)
 
 
+class Priced(Holds[Decimal]):
+    number: int
+
+
+class Several(Holds[list[T]], Generic[T]):
+    first: T
+
+
+class Of(Generic[T]):
+    __slots__ = ()
+
+
+class NamedPair(Pair[int], Of[str]):
+    __slots__ = ()
+
+
+class Pairs(Pair[list[T]], Of[str], Generic[T]):
+    __slots__ = ()
+
+
 # -- round trips -----------------------------------------------------------------------------------------------------
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -407,6 +427,20 @@ def test_bare_containers_hold_plain_json() -> None:
     assert there_and_back(object, {"a": 1}) == {"a": 1}
     with pytest.raises(EncodeError, match=r"data\[0\]: a tuple is not plain JSON"):
         codec.encode(event_of(list)([(1,)]))
+
+
+def test_type_variables_are_bound_through_generic_bases() -> None:
+    """*Regression*: those of a TypedDict and a NamedTuple were not, or by another base."""
+    cases: list[tuple[Any, Any]] = [
+        (Priced, {"it": Decimal(1), "number": 1}),
+        (Several[int], {"it": [1], "first": 1}),
+        (Several[Decimal], {"it": [Decimal(1)], "first": Decimal(1)}),
+        (NamedPair, NamedPair(1, 2)),
+        (Pairs[int], Pairs([1], [])),
+        (Pairs[Decimal], Pairs([Decimal(1)], [])),
+    ]
+    for annotation, value in cases:
+        assert same(there_and_back(annotation, value), value), annotation
 
 
 def test_missing_fields_get_their_defaults_and_unknown_ones_are_ignored() -> None:

@@ -142,19 +142,20 @@ class _Shapes:
             raise Mismatch(
                 f"{cls.__qualname__} has fields without a type; a typing.NamedTuple has one for each"
             )
-        owners = [bound[base] for base in cls.__mro__ if base in bound]
-        bindings = {variable: meant for owner in owners for variable, meant in owner.items()}
-        return [substituted(hints[field], bindings) for field in cls._fields]
+        owner = next(base for base in cls.__mro__ if "_fields" in vars(base))
+        return [substituted(hints[field], bound.get(owner, {})) for field in cls._fields]
 
     def _typed_dict(self, annotation: Any, cls: Any) -> Shape:
         shape = self._known[annotation] = Mapping(cls, dict)
-        bound = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(annotation), strict=False))
+        bound = arguments_of(annotation)
         for name, hint in hints_of(cls).items():
+            declared = cls.__annotations__[name]  # by a base if that has the same object
+            owner = [base for base in bound if inspect.get_annotations(base).get(name) is declared][-1]
             origins = set(_wrappers(hint))
             required = typing.Required in origins or (
                 name in cls.__required_keys__ and typing.NotRequired not in origins
             )
-            shape.fields[name] = (self._at(f".{name}", substituted(hint, bound)), required)
+            shape.fields[name] = (self._at(f".{name}", substituted(hint, bound[owner])), required)
         return shape
 
     def _dataclass(self, annotation: Any, cls: Any) -> Shape:
