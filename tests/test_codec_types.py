@@ -429,6 +429,22 @@ def test_bare_containers_hold_plain_json() -> None:
         codec.encode(event_of(list)([(1,)]))
 
 
+def test_any_or_none_is_any() -> None:
+    """*Regression*: refused, also as the `T | None` of a generic class without an argument."""
+    for annotation in (OPTIONAL[Any], UNION[None, T]):
+        for value in (None, 1, [None], {"a": 1.5}):
+            assert there_and_back(annotation, value) == value
+    with pytest.raises(EncodeError, match="data: expected plain JSON, got a Decimal"):
+        codec.encode(event_of(OPTIONAL[Any])(Decimal(1)))
+
+
+def test_notes_of_annotated_need_no_hash() -> None:
+    """*Regression*: inside of a list they did."""
+    metres = ANNOTATED[int, {"unit": "m"}]
+    for annotation, value in ((metres, 1), (LIST[metres], [1]), (DICT[str, metres], {"a": 1})):
+        assert there_and_back(annotation, value) == value
+
+
 def test_type_variables_are_bound_through_generic_bases() -> None:
     """*Regression*: those of a TypedDict and a NamedTuple were not, or by another base."""
     cases: list[tuple[Any, Any]] = [

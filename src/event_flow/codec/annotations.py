@@ -60,7 +60,7 @@ class _Shapes:
         alias = getattr(typing, "TypeAliasType", ())  # from Python 3.12 on
         if isinstance(annotation, alias) or isinstance(origin, alias):
             return self._alias(annotation, origin)
-        if annotation is NoneType or annotation is None or annotation in LEAVES:
+        if origin is None and annotation in LEAVES:
             return LEAVES[annotation]
         cls = origin or annotation
         if cls in (list, set, frozenset):
@@ -86,6 +86,8 @@ class _Shapes:
         shapes = [self.of(member) for member in members if not _values(member)]
         if literals:
             shapes.append(self._literal(tuple(literals)))
+        if PLAIN in shapes:  # None is in there
+            shapes = [shape for shape in shapes if shape is not LEAVES[NoneType]]
         if any(int in shape.wire for shape in shapes if shape is not FLOAT):
             shapes = [STRICT_FLOAT if shape is FLOAT else shape for shape in shapes]
         return OneOf(shapes)
