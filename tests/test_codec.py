@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import subprocess
 import sys
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -473,6 +475,20 @@ def test_a_local_class_needs_a_name() -> None:
         codec.encode(Local(1))
     codec.register(Local, name="local")
     assert there_and_back(Local(1)).data == 1
+
+
+def test_a_local_class_that_was_refused_is_not_kept() -> None:
+    """*Regression*: each was, with all that it refers to."""
+
+    class Local(Event[int]):
+        pass
+
+    with pytest.raises(EncodeError):
+        codec.encode(Local(1))
+    gone = weakref.ref(Local)
+    del Local
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_class_that_is_not_where_its_name_says_needs_a_pinned_one() -> None:

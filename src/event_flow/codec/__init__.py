@@ -52,7 +52,7 @@ from typing import Any
 
 import orjson
 
-from event_flow.codec.envelope import Envelope, written
+from event_flow.codec.envelope import Envelope, required_name, written
 from event_flow.codec.failures import FailureEnvelope, RemoteError, UnsentEvent
 from event_flow.codec.mismatch import Mismatch, described, wrong
 from event_flow.codec.names import find, register
@@ -133,6 +133,7 @@ def _class_of(plain: Any) -> type[Event[Any]]:
 def _envelope_of(cls: type[Event[Any]]) -> Envelope | FailureEnvelope:
     envelope = _envelopes.get(cls)
     if envelope is None:
+        required_name(cls)  # Before it is kept: local classes come and go.
         envelope = FailureEnvelope(cls, _write, _read) if issubclass(cls, ExceptionEvent) else Envelope(cls)
         _envelopes[cls] = envelope
     return envelope
