@@ -378,6 +378,40 @@ def test_an_event_without_data_or_source_is_refused() -> None:
         codec.encode(event)
 
 
+class Constant(Event[int]):
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def data(self) -> int:  # type: ignore[override]
+        return 5
+
+
+class Roof(EventWithSource[int]):
+    __slots__ = ()
+    source = "roof"
+
+    def __init__(self, data: int) -> None:
+        Event.__init__(self, data)
+
+
+class Cellar(EventWithSource[int]):
+    source = "cellar"
+
+    def __init__(self, data: int) -> None:
+        Event.__init__(self, data)
+
+
+def test_an_event_whose_class_has_the_only_data_or_source_is_refused() -> None:
+    """*Regression*: it was encoded, and could not be built."""
+    for event, name in ((Constant(), "data"), (Roof(5), "source")):
+        with pytest.raises(EncodeError, match=f"{name}: {type(event).__name__} has it in the class"):
+            codec.encode(event)
+    assert there_and_back(Cellar(5)).source == "cellar"
+
+
 def test_an_abstract_class_is_a_decode_error() -> None:
     @codec.register(name="abstract")
     class Abstract(Event[int], ABC):
@@ -395,12 +429,16 @@ def test_user_code_that_raises_is_an_encode_or_decode_error_with_its_cause() -> 
         def data(self) -> Any:
             raise ZeroDivisionError
 
+        @data.setter
+        def data(self, value: Any) -> None:
+            raise ZeroDivisionError
+
     with pytest.raises(
         EncodeError, match="Strange: its attributes cannot be read: ZeroDivisionError"
     ) as caught:
         codec.encode(Strange.__new__(Strange))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
-    with pytest.raises(DecodeError, match="Strange: it cannot be built: AttributeError"):
+    with pytest.raises(DecodeError, match="Strange: it cannot be built: ZeroDivisionError"):
         codec.decode(b'{"type": "strange"}')
 
 

@@ -33,6 +33,9 @@ class Envelope:
             raise
         self._cls = cls
         self._has_source = issubclass(cls, EventWithSource)
+        for name in ("data", "source") if self._has_source else ("data",):
+            if not _can_be_set(cls, name):
+                raise Mismatch(f"{cls.__qualname__} has it in the class, and no event can").inside(f".{name}")
 
     def dump(self, event: Event[Any]) -> dict[str, Any]:
         name = required_name(self._cls)
@@ -58,6 +61,14 @@ class Envelope:
 def _shape_of_data(cls: type[Event[Any]]) -> Shape:
     bound = arguments_of(cls).get(Event, {})
     return shape_of(next(iter(bound.values()), Any))
+
+
+def _can_be_set(cls: type, name: str) -> bool:
+    """Whether instances have a place of their own for what may be a property, or a value, of the class."""
+    found = inspect.getattr_static(cls, name)
+    if hasattr(type(found), "__set__"):
+        return not isinstance(found, property) or found.fset is not None
+    return cls.__dictoffset__ != 0
 
 
 def required_name(cls: type[Event[Any]]) -> str:
