@@ -165,6 +165,12 @@ class Wider(Application):
     async def what_it_likes(self, events: Any) -> None: ...
 
     @on_event(Placed)
+    async def not_annotated(self, events): ...  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+
+    @on_event(Placed, Cancelled)
+    def not_annotated_in_a_thread(self, *events): ...  # type: ignore[no-untyped-def]  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+
+    @on_event(Placed)
     async def list_of_any(self, events: list[Any]) -> None: ...
 
     @on_event(Express)
@@ -187,6 +193,7 @@ async def a_marked_method_stays_what_it_was(shop: Shop, events: list[Placed]) ->
     assert_type(Shop.of_the_class_too(events), int)
     assert_type(await shop.two([*events, Cancelled(1)]), None)
     Wider().iterable(events, 5, key="x")
+    assert_type(await Wider().what_it_likes(events), None)
 
 
 def logged(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -41,6 +41,22 @@ class Fits(Protocol[A, B, P, ResultT_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ResultT_co: ...
 
 
+class Anything:
+    """What a parameter without an annotation takes, and no list is."""
+
+
+class Unannotated(Protocol[A, ResultT_co]):
+    """A function that can be called with `A`, under any names: Mypy ignores those of one without annotations.
+
+    Of such a method Mypy cannot say whether it `Fits`: it finds no `P`.
+    """
+
+    @overload
+    def __call__(self, *args: A.args, **kwargs: A.kwargs) -> ResultT_co: ...
+    @overload
+    def __call__(self, one: Any, another: Any) -> ResultT_co: ...
+
+
 class FunctionDecorator(Protocol[EventT]):
     """Takes a function with one parameter, a list that may hold an `EventT`, and returns it."""
 
@@ -55,8 +71,13 @@ class FunctionDecorator(Protocol[EventT]):
 
 
 class MethodDecorator(Protocol[EventT]):
-    """The same for methods. A static one has no `self`, and that is all a type checker shows of it here."""
+    """The same for methods. A static one has no `self`, and that is all a type checker shows of it here.
 
+    The last overload is what Pyright tells about when none fits.
+    """
+
+    @overload
+    def __call__(self, function: Unannotated[[Any, Anything], ResultT], /) -> Callable[..., ResultT]: ...
     @overload
     def __call__(
         self, function: Fits[[list[WiderT]], [list[EventT | WiderT]], P, ResultT], /
