@@ -459,6 +459,30 @@ def test_type_variables_are_bound_through_generic_bases() -> None:
         assert same(there_and_back(annotation, value), value), annotation
 
 
+def test_an_annotation_means_what_it_means_in_its_own_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Regression*: in a TypedDict that another module extends, a name was that of the other module."""
+    source = """
+from __future__ import annotations
+from typing import NotRequired, TypedDict
+from {} import *
+class Side(Enum):
+    HERE = "{}"
+class {}({}):
+    {}: NotRequired[Side]
+"""
+    modules = [types.ModuleType(name) for name in ("first_module", "second_module")]
+    for module, parts in zip(
+        modules,
+        [("enum", "a", "First", "TypedDict", "one"), ("first_module", "b", "Second", "First", "two")],
+        strict=True,
+    ):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        exec(source.format(*parts), module.__dict__)
+    first, second = modules
+    value = {"one": first.Side.HERE, "two": second.Side.HERE}
+    assert same(there_and_back(second.Second, value), value)
+
+
 def test_missing_fields_get_their_defaults_and_unknown_ones_are_ignored() -> None:
     line = read(Line, {"begin": {"x": 1, "gone": 2}})
     assert line == Line(begin=Point(1))

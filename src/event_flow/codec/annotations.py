@@ -150,9 +150,10 @@ class _Shapes:
     def _typed_dict(self, annotation: Any, cls: Any) -> Shape:
         shape = self._known[annotation] = Mapping(cls, dict)
         bound = arguments_of(annotation)
-        for name, hint in hints_of(cls).items():
-            declared = cls.__annotations__[name]  # by a base if that has the same object
+        for name, declared in inspect.get_annotations(cls).items():
+            # By a base if that has the same object.
             owner = [base for base in bound if inspect.get_annotations(base).get(name) is declared][-1]
+            hint = hints_of(owner)[name]
             origins = set(_wrappers(hint))
             required = typing.Required in origins or (
                 name in cls.__required_keys__ and typing.NotRequired not in origins

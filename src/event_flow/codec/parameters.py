@@ -57,8 +57,13 @@ def hints_of(cls: type) -> dict[str, Any]:
     # Python 3.12.0 and 3.12.1 do not look for the T of `class Box[T]` by themselves.
     own = _type_parameters(cls)
     names = {**vars(cls), **_module_of(cls), **own} if own else None
+    module = None
+    if typing.is_typeddict(
+        cls
+    ):  # It has those of its bases, which know their modules, but look at `names` first.
+        module, names = _module_of(cls), own
     try:
-        return typing.get_type_hints(cls, None, names, include_extras=True)
+        return typing.get_type_hints(cls, module, names, include_extras=True)
     except Exception as exc:
         raise failure(f"an annotation of {cls.__qualname__} cannot be resolved", exc) from exc
 
