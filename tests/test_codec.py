@@ -333,6 +333,25 @@ def test_data_that_is_changed_meanwhile_is_refused() -> None:
         codec.encode(Moments(zone.data))
 
 
+@dataclass
+class Watched:
+    anything: Any
+    moment: datetime
+
+
+class Watching(Event[Watched]):
+    pass
+
+
+def test_what_is_written_is_what_was_looked_at() -> None:
+    """*Regression*: what was put in after that was written as orjson likes it, a datetime as a str."""
+    zone = Meddler()
+    zone.data = {}
+    event = Watching(Watched(zone.data, datetime(2026, 1, 1, tzinfo=zone)))
+    assert on_the_wire(event)["data"]["anything"] == {}
+    assert zone.data
+
+
 def test_an_event_with_attributes_of_its_own_is_refused() -> None:
     """They would be missing on the other side."""
 

@@ -37,7 +37,10 @@ class Shape(Protocol):
 
 
 class Plain:
-    """`Any`, and what has no type: just what JSON has, as it is."""
+    """`Any`, and what has no type: just what JSON has, as it is.
+
+    What is written is a copy: another thread cannot put in what nobody has looked at.
+    """
 
     name = "plain JSON"
     takes: Kinds = JSON
@@ -50,17 +53,21 @@ class Plain:
         key: Any = 0
         try:
             if kind is list:
+                items: list[Any] = []
                 for item in value:
-                    self.dump(item)
+                    items.append(self.dump(item))
                     key += 1
-            elif kind is dict:
+                return items
+            if kind is dict:
+                named: dict[str, Any] = {}
                 for key, item in value.items():
                     if type(key) is not str:
                         raise Mismatch(A_KEY.format(described(key)))
-                    self.dump(item)
-            elif kind is not float:
+                    named[key] = self.dump(item)
+                return named
+            if kind is not float:
                 raise Mismatch(NOT_PLAIN.format(described(value)))
-            elif not math.isfinite(value):
+            if not math.isfinite(value):
                 raise Mismatch(f"{value!r} is no number that JSON has")
         except Mismatch as exc:
             if kind in (list, dict) and type(key) in (int, str):
