@@ -580,6 +580,18 @@ def test_an_event_whose_class_was_replaced_by_a_reload_is_refused(monkeypatch: p
         codec.encode(classes[0](1))
 
 
+def test_a_class_of_the_program_has_one_name_in_all_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """*Regression*: a process that multiprocessing spawned and its parent could not read each other's events."""
+    program = ModuleType("__mp_main__")
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    monkeypatch.setitem(sys.modules, "__mp_main__", program)
+    for module in ("__main__", "__mp_main__"):
+        cls = type("Sold", (Event,), {"__module__": module})
+        monkeypatch.setattr(program, "Sold", cls, raising=False)
+        assert on_the_wire(cls(1))["type"] == "__main__:Sold"
+        assert there_and_back(cls(1)).data == 1
+
+
 def test_decoding_imports_nothing_and_runs_nothing_by_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

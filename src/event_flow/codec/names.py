@@ -101,4 +101,8 @@ def _inside(holder: object) -> Mapping[str, Any]:
 
 
 def _path(cls: EventClass | None) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}" if cls is not None else ""
+    if cls is None:
+        return ""
+    # What multiprocessing calls the program in a process that it spawned; `sys.modules` has it under both names.
+    module = "__main__" if cls.__module__ == "__mp_main__" else cls.__module__
+    return f"{module}:{cls.__qualname__}"
