@@ -182,6 +182,25 @@ class Wider(Application):
     def static(events: list[Placed]) -> None: ...
 
 
+class Partial(Application):
+    def keep(self, where: str, events: list[Placed]) -> int:
+        return len(events)
+
+    def every(self, where: str) -> int:
+        return 1
+
+    journal = on_event(Placed)(functools.partialmethod(keep, "journal"))
+    of_journal = functools.partialmethod(every, "journal")
+    minute = schedule(60)(of_journal)
+    once = task(of_journal)
+
+
+def a_partial_method_stays_what_it_was(partial: Partial) -> None:
+    assert_type(partial.journal([]), int)
+    assert_type(partial.minute(), int)
+    assert_type(partial.once(), int)
+
+
 async def a_marked_method_stays_what_it_was(shop: Shop, events: list[Placed]) -> None:
     assert_type(await shop.count(events), int)
     assert_type(await shop.count(events=events), int)

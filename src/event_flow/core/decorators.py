@@ -21,7 +21,9 @@ from event_flow.core.wording import safe_repr
 __all__ = ["on_event", "schedule", "task", "timer"]
 
 # With `self`, or static.
-FunctionT = TypeVar("FunctionT", bound=Callable[[Any], object] | Callable[[], object])
+FunctionT = TypeVar(
+    "FunctionT", bound=Callable[[Any], object] | Callable[[], object] | functools.partialmethod[Any]
+)
 
 # A dunder name, because mocks and proxies answer to every other one.
 MARKS = "__event_flow_marks__"

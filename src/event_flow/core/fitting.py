@@ -12,6 +12,7 @@ that stands for the whole function, because the bound of one may not mention `E`
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partialmethod
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from event_flow.core.event import Event
@@ -76,6 +77,8 @@ class MethodDecorator(Protocol[EventT]):
     The last overload is what Pyright tells about when none fits.
     """
 
+    @overload
+    def __call__(self, function: partialmethod[ResultT], /) -> partialmethod[ResultT]: ...
     @overload
     def __call__(self, function: Unannotated[[Any, Anything], ResultT], /) -> Callable[..., ResultT]: ...
     @overload
