@@ -12,7 +12,8 @@ pinned names and the classes that are loaded. It never imports a module and neve
     None, bool, str, int          as they are; an int from -2**63 to 2**64 - 1
     float                         a number; no NaN, no infinity; an int, where a float is declared, becomes one
     Decimal, UUID, bytes          text: "1.10", "6f9619ff-…", base64
-    datetime, date, time          ISO 8601; a datetime must be aware, and comes back with its offset as its time zone
+    datetime, date, time          ISO 8601; a datetime must be aware, and comes back with its offset as its time zone;
+                                  an offset of less than a second is refused
     timedelta                     text: "PT86400.5S", seconds
     Enum, Flag                    the value of the member, a str or an int; the number that a flag's bits are
     Literal                       the value
@@ -20,7 +21,7 @@ pinned names and the classes that are loaded. It never imports a module and neve
     set, frozenset                an array
     dict[K, V]                    an object; K is what is written as text or as an int
     dataclass, TypedDict          an object of its fields
-    X | Y                         the one of that type; two that look alike in JSON cannot be in one union
+    X | Y                         the one of that type; two that look alike in JSON cannot be in one union; Any | None is Any
     Any, no type parameter        just what JSON has: None, bool, str, int, float, list, dict with str keys
 
 so also behind `NewType`, `Annotated`, `type X = …` and generics. Any other type is refused when the first event of its class
