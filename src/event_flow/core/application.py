@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from event_flow.core import assembly
 from event_flow.core.annotation import EventClasses
@@ -13,12 +13,14 @@ from event_flow.core.declaration import DeclaringMeta
 from event_flow.core.decorators import event_classes
 from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError, EngineNotSetError
-from event_flow.core.fitting import E1, E2, E3, E4, Fits, FunctionDecorator, WiderT
 from event_flow.core.hooks import Hook
 from event_flow.core.lifecycle import Lifecycle
 from event_flow.core.membership import require_call, require_free, require_sound
 from event_flow.core.options import EngineOptions, OnError
 from event_flow.core.wording import safe_repr
+
+if TYPE_CHECKING:
+    from event_flow.core.fitting import E1, E2, E3, E4, Fits, FunctionDecorator, WiderT
 
 __all__ = ["AppEngine", "Application", "SubApplication"]
 

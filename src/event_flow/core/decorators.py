@@ -10,13 +10,15 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError
-from event_flow.core.fitting import E1, E2, E3, E4, MethodDecorator
 from event_flow.core.options import seconds
 from event_flow.core.wording import safe_repr
+
+if TYPE_CHECKING:
+    from event_flow.core.fitting import E1, E2, E3, E4, MethodDecorator
 
 __all__ = ["on_event", "schedule", "task", "timer"]
 

@@ -1,4 +1,4 @@
-"""What type checkers are told of the functions that become handlers. Nothing here does anything when it runs.
+"""What type checkers are told of the functions that become handlers. Nothing imports it when it runs.
 
 A handler of `E` may take whatever a list of `E` can be: `list[E]`, `Sequence[E]`, `Iterable[object]`. And since each call
 gets a list of its own, which nobody else holds, it may take `list[B]` for any `B` that includes `E`: a base class, or a union.

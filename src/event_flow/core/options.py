@@ -12,7 +12,7 @@ from event_flow.core.exception import OptionError
 OnError = Literal["contain", "raise"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class EngineOptions:
     """The options of `AppEngine`; their meaning stands in its docstring."""
 

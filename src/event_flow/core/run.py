@@ -12,7 +12,7 @@ from event_flow.core.options import EngineOptions
 from event_flow.core.threads import Threads
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Run:
     """One run of an engine, from `STARTING` to `STOPPED`."""
 
