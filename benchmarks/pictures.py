@@ -62,7 +62,7 @@ def picture(width: int, height: int, title: str, parts: Iterable[str]) -> str:
 def duration(seconds: float) -> str:
     """In the unit that fits, with three digits at most."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
+        if seconds >= 0.9995 * size:  # what would be rounded to a thousand of the smaller unit is one of this
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
 

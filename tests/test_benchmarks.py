@@ -135,7 +135,8 @@ def test_labels_that_collide_are_spread_around_their_middle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "says"), [(2.5, "2.5 s"), (0.0123, "12.3 ms"), (1.5e-6, "1.5 µs"), (4.56e-7, "456 ns")]
+    ("seconds", "says"),
+    [(2.5, "2.5 s"), (0.0123, "12.3 ms"), (1.5e-6, "1.5 µs"), (4.56e-7, "456 ns"), (9.997e-7, "1 µs")],
 )
 def test_durations_have_the_unit_that_fits(seconds: float, says: str) -> None:
     assert pictures.duration(seconds) == says
