@@ -149,7 +149,8 @@ CURVES = [
         ours=growth.apps_in_turn,
         by_hand={"by hand: a queue for each": fans.queue_for_each_app},
         reading="Each event goes to another handler than the one before, so batches get smaller the more there are, and a "
-        "wake-up is shared by fewer events.",
+        "wake-up is shared by fewer events. With a thousand the queues by hand are quicker: their publisher gives nobody a turn "
+        "until a queue is full, here everybody has one after ten thousand events at the latest.",
     ),
     Curve(
         name="start",
