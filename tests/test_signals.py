@@ -777,7 +777,7 @@ def test_ctrl_c_inside_of_the_engine_s_own_code_tears_nothing(
     places: dict[str, tuple[Any, str]] = {
         "prepare": (assembly, "grow"),
         "finish": (accounting, "report"),
-        "leave": (lifecycle, "_leave"),
+        "leave": (lifecycle, "_exit_group"),
         "put of many": (Lane, "put"),
         "put nowait": (Lane, "put"),
         "open": (Bus, "open"),
