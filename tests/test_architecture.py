@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from parsing import parsed
 
 import event_flow
 
@@ -49,7 +50,7 @@ def relative(path: Path) -> str:
 @functools.cache
 def imports(path: Path) -> frozenset[str]:
     """Modules and names that running `path` may import, dotted; also inside functions, not for type checkers only."""
-    return frozenset(_imports(ast.parse(path.read_text(encoding="utf-8"))))
+    return frozenset(_imports(parsed(path.read_text(encoding="utf-8"))))
 
 
 def _imports(node: ast.AST) -> Iterator[str]:
@@ -175,18 +176,18 @@ def test_files_are_small_named_for_their_idea_and_begin_with_it(path: Path) -> N
     source = path.read_text(encoding="utf-8")
     assert len(source.splitlines()) <= LONGEST
     assert path.stem not in NO_NAMES
-    assert ast.get_docstring(ast.parse(source)), "no docstring that says what the file decides"
+    assert ast.get_docstring(parsed(source)), "no docstring that says what the file decides"
 
 
 def test_the_plan_of_the_house_names_every_file_of_the_core() -> None:
-    plan = ast.get_docstring(ast.parse((PACKAGE / "core" / "__init__.py").read_text(encoding="utf-8"))) or ""
+    plan = ast.get_docstring(parsed((PACKAGE / "core" / "__init__.py").read_text(encoding="utf-8"))) or ""
     assert [name for name in sorted(LAYER) if f"`{name}`" not in plan] == []
 
 
 def test_the_readme_names_every_error() -> None:
     """Its table repeats the tree in `exception.py`."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tree = ast.parse((PACKAGE / "core" / "exception.py").read_text(encoding="utf-8"))
+    tree = parsed((PACKAGE / "core" / "exception.py").read_text(encoding="utf-8"))
     errors = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     assert [name for name in errors if f"`{name}`" not in readme] == []
 
@@ -196,7 +197,7 @@ def test_only_the_task_groups_start_tasks_and_each_task_has_a_name() -> None:
     nameless = [
         f"{relative(path)}:{call.lineno}"
         for path in CORE
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for call in ast.walk(parsed(path.read_text(encoding="utf-8")))
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Attribute)
         and call.func.attr in ("start_soon", "create_task", "ensure_future", "spawn_system_task")

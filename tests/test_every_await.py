@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 import anyio
 import pytest
+from parsing import parsed
 from steps import PACKAGE, Await, Program, awaits_reached
 from test_cancellation import Again, Desk, Inside, Left, Lot, Many, Right
 from test_cancelled_failures import CutShort, Failing
@@ -100,7 +101,7 @@ def awaits_in_source() -> dict[tuple[str, int], str]:
     """Each of the core, by file and line; the lines tell them apart."""
     found: dict[tuple[str, int], str] = {}
     for path in (PACKAGE / "core").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.AsyncWith):
                 text = f"async with {', '.join(map(ast.unparse, node.items))}"
             elif isinstance(node, ast.Await | ast.AsyncFor):
