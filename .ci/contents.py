@@ -19,7 +19,7 @@ NAME = f"{PROJECT['name'].replace('-', '_')}-{PROJECT['version']}"
 
 # Folders of the checkout that an sdist holds in full, and files.
 FOLDERS = (".ci", ".github", "benchmarks", "docs", "example", "src", "tests")
-FILES = ("CHANGELOG.md", "LICENSE", "README.md", "noxfile.py", "pyproject.toml")
+FILES = ("CHANGELOG.md", "LICENSE", "README.md", "mkdocs.yml", "noxfile.py", "pyproject.toml")
 # What building adds or keeps for itself.
 OF_THE_BUILD = {".gitignore", "PKG-INFO"}
 

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterable, Sequence
 from itertools import cycle, islice
 from time import perf_counter
-from typing import Any
-
-import trio
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.rivals import Order
 from event_flow import Event
+
+if TYPE_CHECKING:
+    import trio
 
 
 class Tray:
@@ -50,6 +51,8 @@ async def queue_for_each_handler(events: int, handlers: int) -> float:
 
 async def channel_for_each_handler_on_trio(events: int, handlers: int) -> float:
     """The same with Trio's memory channels."""
+    import trio
+
     seen = 0
 
     async def empty(channel: trio.MemoryReceiveChannel[Order]) -> None:

@@ -71,7 +71,7 @@ class Backend:
 ASYNCIO = Backend(name="asyncio", backend="asyncio", options={})
 UVLOOP = Backend(name="uvloop", backend="asyncio", options={"use_uvloop": True})
 TRIO = Backend(name="trio", backend="trio", options={})
-BACKENDS = [each for each in (ASYNCIO, UVLOOP, TRIO) if each is not UVLOOP or find_spec("uvloop")]
+BACKENDS = [each for each in (ASYNCIO, UVLOOP, TRIO) if each is ASYNCIO or find_spec(each.name)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,14 +20,18 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
-import trio
 from anyio.abc import TaskGroup
 from turns import Turns
 
 from event_flow.testing.clock import VirtualClockLoop, virtual_clock
+
+if TYPE_CHECKING:
+    from trio.abc import Instrument
+else:
+    Instrument = object  # Trio asks for the methods only, and a run may do without it
 
 # Real seconds. A step takes milliseconds; one that is not over then goes round for ever.
 STUCK = 10.0
@@ -82,7 +86,7 @@ def _task_of(handle: asyncio.Handle) -> Any:
     return getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
 
 
-class GiveTurns(trio.abc.Instrument):
+class GiveTurns(Instrument):
     """On Trio: threads take their turns before each pass of the loop."""
 
     def __init__(self, turns: Turns) -> None:
@@ -108,6 +112,8 @@ class SteppedLoop:
             # Debug mode keeps the stack of every callback, which takes most of the time.
             self._options |= {"debug": False, "loop_factory": lambda: ShuffledLoop(self.random, self.turns)}
         else:
+            import trio
+
             self._options["instruments"] = [GiveTurns(self.turns)]
             # Hypothesis knows this one, and puts it back after the example.
             trio._core._run._r.seed(seed)

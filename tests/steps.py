@@ -19,15 +19,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
-import trio
 from anyio import CancelScope
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, current_token
 
 import event_flow
+
+if TYPE_CHECKING:
+    import trio
+    from trio.abc import Instrument
+else:
+    Instrument = object  # Trio asks for the methods only, and a run may do without it
 
 PACKAGE = Path(event_flow.__file__).parent
 
@@ -117,7 +122,7 @@ class Watched(Coroutine[Any, Any, Any]):
         return getattr(self._inner, name)
 
 
-class Steps(trio.abc.Instrument):
+class Steps(Instrument):
     """The steps of the tasks that start inside of `with`; `after_step(name, coroutine)` is called after each."""
 
     def __init__(self, after_step: Callable[[str, Any], object]) -> None:
@@ -131,6 +136,8 @@ class Steps(trio.abc.Instrument):
         if isinstance(token, asyncio.AbstractEventLoop):
             token.set_task_factory(self._make_task)
         else:
+            import trio
+
             trio.lowlevel.add_instrument(self)
 
     def __exit__(
@@ -140,6 +147,8 @@ class Steps(trio.abc.Instrument):
         if isinstance(token, asyncio.AbstractEventLoop):
             token.set_task_factory(None)
         else:
+            import trio
+
             trio.lowlevel.remove_instrument(self)
         for error in self._errors:
             raise error
@@ -147,7 +156,7 @@ class Steps(trio.abc.Instrument):
     def tasks_left(self) -> list[str]:
         """The names of those that have not ended."""
         return [
-            each.name if isinstance(each, trio.lowlevel.Task) else each.get_name()
+            each.get_name() if isinstance(each, asyncio.Task) else each.name
             for each in self._spawned - self._exited
             if not (isinstance(each, asyncio.Task) and each.done())
         ]

@@ -22,7 +22,7 @@ class Array:
     wire: Kinds = frozenset({list})
 
     def __init__(self, python: type[Any], item: Shape) -> None:
-        self.name = python.__name__
+        self.name: str = python.__name__
         self.takes: Kinds = frozenset({python})
         self._make = python
         self._item = item
@@ -77,7 +77,7 @@ class Row:
     wire: Kinds = frozenset({list})
 
     def __init__(self, cls: type, items: Sequence[Shape] = ()) -> None:
-        self.name = cls.__qualname__
+        self.name: str = cls.__qualname__
         self.takes: Kinds = frozenset({cls})
         self.items = items
         self._cls: type[Any] = cls

@@ -19,7 +19,7 @@ class Record:
     wire: Kinds = frozenset({dict})
 
     def __init__(self, cls: type, takes: type) -> None:
-        self.name = cls.__qualname__
+        self.name: str = cls.__qualname__
         self.takes: Kinds = frozenset({takes})
         self.fields: dict[str, tuple[Shape, bool]] = {}  # the shape, and whether it must be there
         self._cls = cls

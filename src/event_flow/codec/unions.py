@@ -15,7 +15,7 @@ class OneOf:
     """A union whose members can be told apart by their types, in Python and in JSON."""
 
     def __init__(self, members: Sequence[Shape]) -> None:
-        self.name = " | ".join(member.name for member in members)
+        self.name: str = " | ".join(member.name for member in members)
         self._by_type: dict[type, Shape] = {}
         self._by_wire: dict[type, Shape] = {}
         for member in members:
@@ -45,7 +45,7 @@ class Deferred:
     """A type that is still being worked out, because it holds itself."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         self.shape: Shape | None = None
 
     @property
