@@ -322,7 +322,7 @@ def test_task_with_and_without_brackets_is_the_same() -> None:
         @task()
         async def called(self) -> None: ...
 
-    assert declarations_of(App).tasks == ("bare", "called")
+    assert declarations_of(App).tasks == ["bare", "called"]
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------

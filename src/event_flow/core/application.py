@@ -162,7 +162,7 @@ class AppEngine(Lifecycle):
         max_threads: int = 40,
     ) -> None:
         super().__init__(
-            EngineOptions.checked(
+            EngineOptions(
                 queue_size=queue_size,
                 max_batch=max_batch,
                 max_backlog=max_backlog,

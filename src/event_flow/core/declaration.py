@@ -17,8 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -36,14 +35,15 @@ POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-@dataclass(slots=True, repr=False)
 class Declarations:
     """Names of methods and what they are, in the order in which the names first appear, base classes first."""
 
-    handlers: Mapping[str, EventClasses]
-    schedules: Mapping[str, ScheduleMark]
-    tasks: tuple[str, ...]
-    near_misses: tuple[str, ...]  # methods named `on_*` that take one event where a handler takes a list
+    def __init__(self) -> None:
+        self.handlers: dict[str, EventClasses] = {}
+        self.schedules: dict[str, ScheduleMark] = {}
+        self.tasks: list[str] = []
+        # Methods named `on_*` that take one event where a handler takes a list.
+        self.near_misses: list[str] = []
 
 
 class DeclaringMeta(ABCMeta):
@@ -86,10 +86,7 @@ def _declarations_of(cls: DeclaringMeta) -> Declarations:
 
 
 def _collect(cls: type, frames: Sequence[FrameType]) -> Declarations:
-    handlers: dict[str, EventClasses] = {}
-    schedules: dict[str, ScheduleMark] = {}
-    tasks: list[str] = []
-    near_misses: list[str] = []
+    found = Declarations()
     for name in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
         marks = _marks(cls, name)
         if not marks:
@@ -97,23 +94,23 @@ def _collect(cls: type, frames: Sequence[FrameType]) -> Declarations:
                 continue
             events, is_near_miss = _convention(cls, name, frames)
             if events:
-                handlers[name] = events
+                found.handlers[name] = events
             elif is_near_miss:
-                near_misses.append(name)
+                found.near_misses.append(name)
         elif len({type(mark) for mark in marks}) > 1:
             raise DeclarationError(f"{cls.__name__}.{name} has marks of two kinds: it can be one thing only")
         elif isinstance(marks[0], HandlerMark):
             listed = (
                 event for mark in reversed(marks) if isinstance(mark, HandlerMark) for event in mark.events
             )
-            handlers[name] = tuple(dict.fromkeys(listed))
+            found.handlers[name] = tuple(dict.fromkeys(listed))
         elif len(marks) > 1:
             raise DeclarationError(f"{cls.__name__}.{name} is marked twice: once is meant")
         elif isinstance(marks[0], ScheduleMark):
-            schedules[name] = marks[0]
+            found.schedules[name] = marks[0]
         else:
-            tasks.append(name)
-    return Declarations(handlers, schedules, tuple(tasks), tuple(near_misses))
+            found.tasks.append(name)
+    return found
 
 
 def _definitions(cls: type, name: str) -> Iterator[tuple[type, Any]]:

@@ -1,6 +1,6 @@
 """Marks: `@on_event`, `@schedule` (also called `@timer`) and `@task`.
 
-A decorator attaches a frozen record to the function and returns the function itself, so that it stays what it was: one
+A decorator attaches a record to the function and returns the function itself, so that it stays what it was: one
 may call it, override it, test it. The records are collected when the class is made (`declaration`).
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -31,22 +30,22 @@ FunctionT = TypeVar(
 MARKS = "__event_flow_marks__"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not dataclasses: to make one takes longer than to import most of the modules here.
 class HandlerMark:
     """The function is a handler of these event classes and their subclasses."""
 
-    events: tuple[type[Event[Any]], ...]
+    def __init__(self, *, events: tuple[type[Event[Any]], ...]) -> None:
+        self.events = events
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleMark:
     """The function runs every `interval` seconds, for the first time at the start or one interval later."""
 
-    interval: float
-    run_at_once: bool
+    def __init__(self, *, interval: float, run_at_once: bool) -> None:
+        self.interval = interval
+        self.run_at_once = run_at_once
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskMark:
     """The function runs once, from the start on, beside the handlers."""
 

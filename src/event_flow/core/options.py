@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -12,33 +11,31 @@ from event_flow.core.exception import OptionError
 OnError = Literal["contain", "raise"]
 
 
-@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class EngineOptions:
     """The options of `AppEngine`; their meaning stands in its docstring."""
 
-    queue_size: int
-    max_batch: int
-    max_backlog: int
-    grace_period: float
-    start_timeout: float
-    exit_timeout: float
-    on_error: OnError
-    max_threads: int
-
-    @classmethod
-    def checked(cls, **given: Any) -> EngineOptions:
+    def __init__(
+        self,
+        *,
+        queue_size: int,
+        max_batch: int,
+        max_backlog: int,
+        grace_period: float | timedelta,
+        start_timeout: float | timedelta,
+        exit_timeout: float | timedelta,
+        on_error: OnError,
+        max_threads: int,
+    ) -> None:
         """Raises `OptionError` that names the option, its value and what is allowed."""
-        return cls(
-            queue_size=count("queue_size", given["queue_size"]),
-            max_batch=count("max_batch", given["max_batch"]),
-            max_backlog=count("max_backlog", given["max_backlog"], least=0),
-            grace_period=seconds("grace_period", given["grace_period"], zero=True, forever=True),
-            start_timeout=seconds("start_timeout", given["start_timeout"], forever=True),
-            # Never inf: it is what bounds the end of the engine.
-            exit_timeout=seconds("exit_timeout", given["exit_timeout"]),
-            on_error=one_of("on_error", given["on_error"], ("contain", "raise")),
-            max_threads=count("max_threads", given["max_threads"]),
-        )
+        self.queue_size = count("queue_size", queue_size)
+        self.max_batch = count("max_batch", max_batch)
+        self.max_backlog = count("max_backlog", max_backlog, least=0)
+        self.grace_period = seconds("grace_period", grace_period, zero=True, forever=True)
+        self.start_timeout = seconds("start_timeout", start_timeout, forever=True)
+        # Never inf: it is what bounds the end of the engine.
+        self.exit_timeout = seconds("exit_timeout", exit_timeout)
+        self.on_error: OnError = one_of("on_error", on_error, ("contain", "raise"))
+        self.max_threads = count("max_threads", max_threads)
 
 
 def count(name: str, value: Any, *, least: int = 1) -> int:

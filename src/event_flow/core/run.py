@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from event_flow.core.bell import Bell
 from event_flow.core.bus import Bus
 from event_flow.core.failure import Failures
@@ -12,13 +10,22 @@ from event_flow.core.options import EngineOptions
 from event_flow.core.threads import Threads
 
 
-@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Run:
     """One run of an engine, from `STARTING` to `STOPPED`."""
 
-    options: EngineOptions
-    bus: Bus
-    inbox: Inbox
-    threads: Threads
-    failures: Failures
-    bell: Bell
+    def __init__(
+        self,
+        *,
+        options: EngineOptions,
+        bus: Bus,
+        inbox: Inbox,
+        threads: Threads,
+        failures: Failures,
+        bell: Bell,
+    ) -> None:
+        self.options = options
+        self.bus = bus
+        self.inbox = inbox
+        self.threads = threads
+        self.failures = failures
+        self.bell = bell
