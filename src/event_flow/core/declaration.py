@@ -189,13 +189,15 @@ def _target(raw: Any) -> tuple[Any, bool]:
         return raw.__func__, False
     if isinstance(raw, classmethod):
         return raw.__func__, True
+    if isinstance(raw, functools.partial):  # before the routines: from Python 3.14 on it looks like one
+        return raw, False
     if isinstance(raw, functools.partialmethod):
         return functools.partial(
             raw.func, None, *raw.args, **raw.keywords
         ), False  # None stands for the instance
     if inspect.isroutine(raw):
         return raw, not inspect.isbuiltin(raw)
-    return raw, False  # a partial, or an object that can be called
+    return raw, False  # an object that can be called
 
 
 def _innermost(target: Any) -> Any:
