@@ -15,6 +15,10 @@ else:
     SENT = [signal.SIGINT, signal.SIGTERM]
     CREATION_FLAGS = 0
 
+# A shell without job control has what it runs in the background ignore SIGINT, and the programs of a test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def send(process: subprocess.Popen[str], number: int) -> None:
     """Send it one of `SENT`. On Windows it must have been started with the `CREATION_FLAGS`."""
