@@ -27,15 +27,15 @@ class EngineOptions:
         max_threads: int,
     ) -> None:
         """Raises `OptionError` that names the option, its value and what is allowed."""
-        self.queue_size = count("queue_size", queue_size)
-        self.max_batch = count("max_batch", max_batch)
-        self.max_backlog = count("max_backlog", max_backlog, least=0)
-        self.grace_period = seconds("grace_period", grace_period, zero=True, forever=True)
-        self.start_timeout = seconds("start_timeout", start_timeout, forever=True)
+        self.queue_size: int = count("queue_size", queue_size)
+        self.max_batch: int = count("max_batch", max_batch)
+        self.max_backlog: int = count("max_backlog", max_backlog, least=0)
+        self.grace_period: float = seconds("grace_period", grace_period, zero=True, forever=True)
+        self.start_timeout: float = seconds("start_timeout", start_timeout, forever=True)
         # Never inf: it is what bounds the end of the engine.
-        self.exit_timeout = seconds("exit_timeout", exit_timeout)
+        self.exit_timeout: float = seconds("exit_timeout", exit_timeout)
         self.on_error: OnError = one_of("on_error", on_error, ("contain", "raise"))
-        self.max_threads = count("max_threads", max_threads)
+        self.max_threads: int = count("max_threads", max_threads)
 
 
 def count(name: str, value: Any, *, least: int = 1) -> int:
