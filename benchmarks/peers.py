@@ -50,8 +50,9 @@ PEERS = [
         more="Validates events with Pydantic, gives each a UUIDv7 and time stamps, keeps a history and the result, error and "
         "times of every handler, tracks parent and child events, bounds every handler by a timeout and watches for deadlocks; "
         "forwards to other buses and can append to a JSONL file.",
-        less="One event at a time on a bus, handlers one after the other unless told otherwise. The hundred and first waiting "
-        "event is an error, not a wait; `stop()` without a timeout drops what waits. No batches, no Trio.",
+        less="One event at a time over all buses of a process, handlers one after the other unless told otherwise. The "
+        "fifty-first waiting event of a bus is an error, not a wait; `stop()` without a timeout drops what waits. No batches, "
+        "no Trio.",
     ),
     Peer(
         name="abxbus",
@@ -59,11 +60,11 @@ PEERS = [
         each=partial(abxbus, each=True),
         events=300,
         used="`bus.emit(event)` fifty times, then `wait_until_idle()`; each: `await bus.emit(event).now()`. With "
-        "`max_history_drop=True`: by default the hundred and first event is refused",
+        "`max_history_drop=True`: by default an event is refused while a hundred others are not done",
         more="A fork of bubus by its first author, and its successor: all of that, timeouts of whole events, warnings of slow "
         "handlers, middlewares, bridges to Redis, NATS, PostgreSQL and others, and the same events in TypeScript, Go and Rust.",
-        less="One event at a time on a bus unless told otherwise. Past 100 events in its history it refuses new ones or, as "
-        "here, forgets old ones and lets any number wait; `destroy()` drops what waits. No batches, no Trio.",
+        less="One event at a time on a bus unless told otherwise. Where a hundred are not done it refuses new ones or, as "
+        "here, lets any number wait and forgets old ones; `destroy()` drops what waits. No batches, no Trio.",
     ),
     Peer(
         name="pyee",
