@@ -17,7 +17,9 @@ from event_flow import AppEngine
 # Where a library has a way to wait for what was published, but not to hold the publisher back, it is waited for after so
 # many events: of 1, 10, 100 and 1,000 what was fastest, or nearly so, for one handler and for ten.
 WAVE = 10
-WAVE_OF_BUSES = 50  # bubus refuses the fifty-first event that waits: its limit is 100, and counts each of them twice
+WAVE_OF_BUSES = (
+    50  # bubus refuses the fifty-first event that waits: its limit is 100, and counts each of them twice
+)
 
 
 class Tally:

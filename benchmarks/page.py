@@ -136,7 +136,7 @@ def curves_page(section: dict[str, Any]) -> str:
         path = f"{PICTURES}/{curve.name}.svg"
         parts.append(f"### {stored['title']}")
         parts.append(f"![Lines: {stored['y']} over {stored['x']}]({path})")
-        parts.append(curve.reading)
+        parts.append(curve.says(stored["points"]))
         parts.append(f"<details><summary>Figures</summary>\n\n{curve_table(stored)}\n\n</details>")
     parts.append(caption(section))
     return "\n\n".join(parts)

@@ -61,8 +61,9 @@ PEERS = [
         events=300,
         used="`bus.emit(event)` fifty times, then `wait_until_idle()`; each: `await bus.emit(event).now()`. With "
         "`max_history_drop=True`: by default an event is refused while a hundred others are not done",
-        more="A fork of bubus by its first author, and its successor: all of that, timeouts of whole events, warnings of slow "
-        "handlers, middlewares, bridges to Redis, NATS, PostgreSQL and others, and the same events in TypeScript, Go and Rust.",
+        more="A fork of bubus by its first author, and its successor: all that bubus does, timeouts of whole events, warnings "
+        "of slow handlers, middlewares, bridges to Redis, NATS, PostgreSQL and others, and the same "
+        "events in TypeScript, Go and Rust.",
         less="One event at a time on a bus unless told otherwise. Where a hundred are not done it refuses new ones or, as "
         "here, lets any number wait and forgets old ones; `destroy()` drops what waits. No batches, no Trio.",
     ),

@@ -37,13 +37,16 @@ def peer_rows(work: dict[str, Any]) -> Iterator[list[str]]:
         cells = [name]
         for backend in BACKENDS:
             figures = work.get(backend, {}).get(name)
-            if figures is None:
-                cells.append("–")
-            elif name == "Event Flow":
-                cells.append(duration(figures["seconds"][1]))
-            else:
-                cells.append(f"{duration(figures['seconds'][1])}, {Quartiles(*figures['ratio'])}")
+            cells.append(peer_cell(name, figures))
         yield cells
+
+
+def peer_cell(name: str, figures: dict[str, Any] | None) -> str:
+    """Time for an event, and how many times that of Event Flow; a dash where it was not measured."""
+    if figures is None:
+        return "–"
+    time = duration(figures["seconds"][1])
+    return time if name == "Event Flow" else f"{time}, {Quartiles(*figures['ratio'])}"
 
 
 def fastest_first(names: dict[str, Any]) -> list[str]:

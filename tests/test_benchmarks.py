@@ -162,6 +162,44 @@ def test_the_docs_say_what_the_stored_results_say(tmp_path: Path) -> None:
         assert path.read_text(encoding="utf-8") == kept.read_text(encoding="utf-8"), kept
 
 
+def test_the_reading_of_a_curve_quotes_the_figures_that_were_measured() -> None:
+    ratio = {curves.OURS: [0.4, 0.5, 0.6]}
+    said = {
+        curve.name: curve.says([{"x": 1, "ratio": {}}, {"x": 2345, "ratio": ratio}])
+        for curve in curves.CURVES
+    }
+    assert not [words for words in said.values() if "{" in words]
+    quoted = {
+        name for name, words in said.items() if " 2,345 " in words and "0.50 × (0.40 – 0.60) as long" in words
+    }
+    assert quoted == {"classes", "applications", "publishers"}
+
+
+def test_the_readme_says_what_hops_waiting_events_and_starts_cost() -> None:
+    def row(what: str, measured: str, beside: str = "") -> by_hand.Row:
+        return by_hand.Row(what=what, backend="asyncio", measured=measured, beside=beside)
+
+    rows = [
+        row("idle handler, one way", "3 µs", "2 µs"),
+        row("a queued event, beyond itself", "7 bytes"),
+        row("10 apps × 10 handlers, start and stop", "0.5 s"),
+    ]
+    said = readme.in_numbers(rows)
+    for each in ("takes 3 µs", "takes 2 µs", "costs 7 bytes", "10 applications", "stop in 0.5 s"):
+        assert each in said
+
+
+def test_the_readme_names_version_spread_and_what_more_each_peer_does() -> None:
+    section = results.load()["peers"]
+    shown = readme.readme_peers(section)
+    assert section["where"] in shown
+    for peer in peers.PEERS:
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"| {peer.name} ")]
+        assert section["versions"][peer.name] in line
+        assert line.count(" × (") >= 2
+        assert peer.more in line
+
+
 def test_links_of_the_page_lead_somewhere() -> None:
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     linked = [part.split(")")[0] for part in text.split("](")[1:]]
