@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 import tomllib
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 import snippets
 from backends import REAL_TIME
+from loguru import logger
 from snippets import (
     ARGUMENTS,
     FENCE,
@@ -214,6 +219,77 @@ async def test_web_application_publishes_from_a_request(capsys: pytest.CaptureFi
             answer = await client.post("/users/Ada")
     assert answer.status_code == 200
     assert capsys.readouterr().out == "welcome Ada\n"
+
+
+@pytest.fixture
+def json_line() -> Callable[[Any], str]:
+    """The format for loguru that the README shows."""
+    (shown,) = [fence.body for fence in fences(README) if "def json_line" in fence.body]
+    wanted = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+    module = ast.parse(shown)
+    module.body = [node for node in module.body if isinstance(node, wanted)]
+    names: dict[str, Any] = {"__name__": "logged"}
+    exec(compile(module, "README.md", "exec", dont_inherit=True), names)
+    found: Callable[[Any], str] = names["json_line"]
+    return found
+
+
+def logged(json_line: Callable[[Any], str], message: str, /, **extra: object) -> dict[str, Any]:
+    """The line that becomes of it; what goes wrong in the sink is raised."""
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), format=json_line, level="CRITICAL", catch=False)
+    try:
+        logger.bind(**extra).critical(message)
+    finally:
+        logger.remove(sink)
+    (line,) = lines
+    assert line.endswith("\n")
+    read: dict[str, Any] = orjson.loads(line)
+    assert read["level"] == "CRITICAL"
+    datetime.fromisoformat(read["time"])
+    return read
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [("{a} <b> é", "{a} <b> é"), (os.fsdecode(b"no \xff.csv"), "no \\udcff.csv")],
+    ids=["braces", "no UTF-8"],
+)
+def test_a_json_line_holds_any_message(json_line: Callable[[Any], str], message: str, says: str) -> None:
+    assert logged(json_line, message)["message"] == says
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"a": 1}, {"a": 1}),
+        ({1: "one"}, {"1": "one"}),
+        ({"path": Path("a")}, {"path": repr(Path("a"))}),
+    ],
+)
+def test_a_json_line_holds_what_is_bound_as_it_is(
+    json_line: Callable[[Any], str], counts: object, says: object
+) -> None:
+    assert logged(json_line, "counted", counts=counts)["extra"] == {"counts": says}
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [{(1, 2): "both"}, {"a": 2**70}, {"a": "\udcff"}, {"\udcff": 1}],
+    ids=["key", "size", "text", "name"],
+)
+def test_a_json_line_holds_as_text_what_json_cannot(json_line: Callable[[Any], str], counts: object) -> None:
+    said = logged(json_line, "counted", counts=counts)
+    assert said["message"] == "counted"
+    assert said["extra"] == str({"counts": counts}).encode(errors="backslashreplace").decode()
+
+
+def test_what_is_bound_takes_no_field_of_a_json_line(json_line: Callable[[Any], str]) -> None:
+    taken = {"time": 1, "level": "LOW", "message": "other", "exception": "none", "json": "{}"}
+    said = logged(json_line, "counted", **taken)
+    assert said["message"] == "counted"
+    assert said["extra"] == taken
+    assert "exception" not in said
 
 
 def test_the_two_commands_come_first_and_name_sessions_there_are() -> None:
