@@ -174,6 +174,17 @@ def tutorial(session: nox.Session) -> None:
 
 
 @nox.session
+def coming_from(session: nox.Session) -> None:
+    """The programs of docs/coming-from: those for other libraries, each with the version that its page names, and ours."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in Path("docs/coming-from").glob("*.md"))
+    named = dict(re.findall(r'^ *```py title="(\w+) ([\d.]+)', pages, re.MULTILINE))
+    # Of vnpy its event engine alone, which needs nothing: the rest of it wants Qt, NumPy, TA-Lib and more.
+    session.install(".", f"bubus=={named['bubus']}", f"faststream[kafka]=={named['FastStream']}")
+    session.install("--no-deps", f"vnpy=={named['vnpy']}")
+    session.run("python", "tests/run_coming_from.py")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Replay real earthquakes through the engine."""
     session.install(EVERY_BACKEND)

@@ -7,7 +7,8 @@ says how to run it may stand between). A title makes a difference that the reade
     ```python title="quakes.py"        a program of that name; it stays there for what comes after it on the page, and
                                        in a tutorial, which is one growing program, for the pages after it
     ```python title="test_quakes.py"   tests, run by pytest
-    ```py title="bubus 1.5.6"          code for another library, in "coming from" only: compiled, not run
+    ```py title="bubus 1.5.6"          code for another library, in "coming from" only: compiled by the
+                                       tests, run by `nox -s coming_from`, where that library is
 
 A titled file without output is run by what comes after it, which has to import it.
 """
@@ -175,9 +176,9 @@ def fences(page: Path) -> list[Fence]:
     return found
 
 
-def programs(page: Path) -> list[Program]:
-    """The programs of a page; in a tutorial with the files of the pages before it."""
-    return list(_programs(page, earlier_files(page)))
+def programs(page: Path, *, foreign: bool = False) -> list[Program]:
+    """The programs of a page; in a tutorial with the files of the pages before it. `foreign`: those for other libraries too."""
+    return list(_programs(page, earlier_files(page), {"python", "py"} if foreign else {"python"}))
 
 
 def earlier_files(page: Path) -> dict[str, str]:
@@ -187,12 +188,12 @@ def earlier_files(page: Path) -> dict[str, str]:
     return {str(fence.title): fence.body for other in before for fence in fences(other) if fence.is_file}
 
 
-def _programs(page: Path, files: dict[str, str]) -> Iterator[Program]:
+def _programs(page: Path, files: dict[str, str], kinds: set[str]) -> Iterator[Program]:
     # Between a program and its output there may be the command that runs it.
     found = [fence for fence in fences(page) if fence.kind != "bash"]
     outputs = {id(one): two.body for one, two in pairwise(found) if two.kind == "text"}
     for fence in found:
-        if fence.kind == "python" and id(fence) in outputs:
+        if fence.kind in kinds and id(fence) in outputs:
             yield Program(fence=fence, files=dict(files), output=without_duration(outputs[id(fence)]))
         if fence.is_file:
             files[str(fence.title)] = fence.body

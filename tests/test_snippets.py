@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+import run_coming_from
 import snippets
 from backends import REAL_TIME
 from loguru import logger
@@ -95,11 +96,19 @@ def test_every_python_fence_is_run() -> None:
 
 
 def test_code_for_other_libraries_stands_where_people_come_from() -> None:
+    """And can be run there: `nox -s coming_from` installs what the titles say."""
+    run = {program.fence for page in PAGES for program in snippets.programs(page, foreign=True)}
     for fence in ALL:
         if fence.is_foreign:
             assert fence.page.startswith("docs/coming-from/"), label(fence)
-            assert fence.title, f"{label(fence)}: which library, and which version of it?"
-            compile(fence.body, label(fence), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+            title = re.fullmatch(r"\w+ \d+\.\d+\.\d+( and event_flow)?", fence.title or "")
+            assert title, f"{label(fence)}: which library, and which version of it?"
+            assert fence in run, f"{label(fence)}: what does it print?"
+            compile(fence.body, label(fence), "exec", dont_inherit=True)
+
+
+def test_what_is_put_below_code_for_other_libraries_is_put_below_some() -> None:
+    assert set(run_coming_from.BELOW) <= {fence.title for fence in ALL if fence.is_foreign}
 
 
 def test_every_program_of_ours_runs_on_trio_too() -> None:
