@@ -49,11 +49,12 @@ def text(x: float, y: float, words: str, kind: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{escape(words)}</text>'
 
 
-def picture(width: int, height: int, title: str, parts: Iterable[str]) -> str:
-    """The whole file."""
+def picture(width: int, height: int, title: str, told: str, parts: Iterable[str]) -> str:
+    """The whole file. `told` is what those hear who do not see it."""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{escape(title)}">'
+        'role="img" aria-labelledby="title desc">\n'
+        f'<title id="title">{escape(title)}</title>\n<desc id="desc">{escape(told)}</desc>'
     )
     paper = f'<rect class="paper" x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="6"/>'
     return "\n".join([head, style(), paper, *parts, "</svg>", ""])
@@ -143,7 +144,12 @@ def line_picture(title: str, x_label: str, y_label: str, lines: Mapping[str, tup
             parts.append(f'<circle class="mark {kind}" cx="{x}" cy="{y}" r="2.5"/>')
         parts.append(f'<path class="lead {kind}" d="M{RIGHT + 5} {end:.1f}L{RIGHT + 20} {label:.1f}"/>')
         parts.append(text(RIGHT + 24, label + 4, name, f"strong {kind}"))
-    return picture(WIDTH, HEIGHT, title, parts)
+    first, last = (
+        "; ".join(f"{name} {duration(line[place][1].median)}" for name, (_, line) in lines.items())
+        for place in (0, -1)
+    )
+    told = f"{y_label} over {x_label}. At {points[0]:,}: {first}. At {points[-1]:,}: {last}."
+    return picture(WIDTH, HEIGHT, title, told, parts)
 
 
 # -- bars --------------------------------------------------------------------------------------------------------------
@@ -179,4 +185,8 @@ def bar_picture(title: str, subtitle: str, panels: Mapping[str, Mapping[str, tup
             if high - low >= 1:
                 parts.append(f'<path class="whisker" d="M{left + low:.1f} {y + 12.5}H{left + high:.1f}"/>')
             parts.append(text(left + max(median, high) + 6, y + 17, number(rate.median)))
-    return picture(width, height, title, parts)
+    told = " ".join(
+        f"{heading}: {', '.join(f'{name} {number(rate.median)}' for name, (_, rate) in bars.items())}."
+        for heading, bars in panels.items()
+    )
+    return picture(width, height, title, told, parts)

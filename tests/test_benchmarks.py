@@ -214,9 +214,15 @@ def test_links_of_the_page_lead_somewhere() -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "docs/images/benchmarks").glob("*.svg")), ids=lambda path: path.stem
 )
-def test_a_picture_is_sound_xml_in_two_themes(path: Path) -> None:
+def test_a_picture_is_sound_xml_in_two_themes_and_says_what_it_shows(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert ET.fromstring(text).get("aria-label")
+    root = ET.fromstring(text)
+    title, desc = (root.find(f"{{http://www.w3.org/2000/svg}}{name}") for name in ("title", "desc"))
+    assert title is not None
+    assert desc is not None
+    assert root.get("aria-labelledby") == f"{title.get('id')} {desc.get('id')}"
+    assert title.text
+    assert "Event Flow" in str(desc.text)
     assert "prefers-color-scheme: dark" in text
     assert "nan" not in text
 
