@@ -1,7 +1,8 @@
 """How the state machines are run: on which backends, how many examples, and what a failure prints.
 
 A failure prints the steps and a line `@reproduce_failure(...)`, which repeats them when it is put over the class of the
-machine. Whatever is random, also the order in which tasks and threads run, is drawn, and so is a part of it.
+machine; Hypothesis itself would say, over the test function, where it does nothing. Whatever is random, also the order in which
+tasks and threads run, is drawn, and so is a part of it.
 """
 
 from __future__ import annotations
@@ -36,5 +37,10 @@ def run_machine(machine: type[RuleBasedStateMachine], *, steps: int) -> None:
     logger.disable("event_flow")
     try:
         run_state_machine_as_test(machine, settings=used)
+    except BaseException as exc:
+        exc.add_note(
+            f"This is a state machine: the decorator belongs over class {machine.__name__}, not over the test function."
+        )
+        raise
     finally:
         logger.enable("event_flow")
