@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import pickle
 import subprocess
 import sys
@@ -429,6 +430,27 @@ def test_an_event_whose_class_has_the_only_data_or_source_is_refused() -> None:
         with pytest.raises(EncodeError, match=f"{name}: {type(event).__name__} has it in the class"):
             codec.encode(event)
     assert there_and_back(Cellar(5)).source == "cellar"
+
+
+def test_an_event_whose_own_property_changes_its_data_is_refused() -> None:
+    """*Regression*: 2 came back as 3."""
+
+    slot: Any = inspect.getattr_static(Event, "data")
+
+    @codec.register(name="counting")
+    class Counting(Event[int]):
+        @property
+        def data(self) -> int:  # type: ignore[override]
+            return int(slot.__get__(self))
+
+        @data.setter
+        def data(self, value: int) -> None:
+            slot.__set__(self, value + 1)
+
+    event = Counting(1)
+    with pytest.raises(EncodeError, match="Counting: data: 2 comes back as another: 3") as caught:
+        codec.encode(event)
+    assert caught.value.place == "data"
 
 
 def test_an_abstract_class_is_a_decode_error() -> None:

@@ -7,6 +7,7 @@ import math
 import re
 import sys
 import types
+from abc import ABC
 from collections import OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields, is_dataclass
@@ -37,6 +38,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from event_flow import DecodeError, EncodeError, Event, codec
+from event_flow.codec.records import runs_code
 
 T = TypeVar("T")
 
@@ -735,19 +737,68 @@ def test_what_a_dataclass_raises_is_the_cause() -> None:
 
 
 def test_a_dataclass_that_makes_something_else_of_its_fields_is_refused() -> None:
-    """*Regression*: 3 came back as 12, through an __init__ that doubles."""
+    """*Regression*: 3 came back as 12, through an __init__ that doubles; later only `decode` refused it."""
     for doubling in (Doubles, DoublesAfter):
         with pytest.raises(DecodeError, match=rf"Probe\d+: data\.x: {doubling.__name__} makes 12 of 6"):
-            there_and_back(doubling, doubling(3))
+            read(doubling, {"x": 6})
+        for annotation, value, place in (
+            (doubling, doubling(3), "data.x"),
+            (LIST[DICT[str, doubling]], [{}, {"a": doubling(3)}], "data[1]['a'].x"),
+            (BOX[doubling], Box(doubling(0), [doubling(3)]), "data.more[0].x"),
+        ):
+            with pytest.raises(EncodeError, match=f"{doubling.__name__} makes 12 of 6") as caught:
+                codec.encode(event_of(annotation)(value))
+            assert caught.value.place == place
     assert there_and_back(Strips, Strips(" a ")) == Strips("a")
 
 
 def test_a_dataclass_that_makes_another_one_is_refused() -> None:
-    """*Regression*: its subclass came back."""
+    """*Regression*: its subclass came back; later only `decode` refused it."""
     value = object.__new__(Chooses)
     value.x = 1
+    with pytest.raises(EncodeError, match=r"Probe\d+: data: Chooses makes a Chosen"):
+        codec.encode(event_of(Chooses)(value))
     with pytest.raises(DecodeError, match=r"Probe\d+: data: Chooses makes a Chosen"):
-        there_and_back(Chooses, value)
+        read(Chooses, {"x": 1})
+
+
+@pytest.mark.parametrize("cls", ["Positive", "ByMeta", "BySetting", "ByProperty"])
+def test_a_value_that_its_class_would_not_make_is_refused(cls: str) -> None:
+    """*Regression*: one that was changed after it was checked was encoded, and `decode` refused it."""
+    made: Any = globals()[cls]
+    value = made(1)
+    assert there_and_back(made, value).x == 1
+    vars(value)["_x" if made is ByProperty else "x"] = -1
+    with pytest.raises(
+        EncodeError, match=rf"Probe\d+: data\[1\]: {cls} refuses it: ValueError: -1 is too small"
+    ) as caught:
+        codec.encode(event_of(list[made])([made(1), value]))
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_a_dataclass_that_changes_what_its_fields_hold_is_refused() -> None:
+    """*Regression*: each journey added an item."""
+    for field_name, plain in (("tags", ["a", "end"]), ("rest", [1, "end"])):
+        with pytest.raises(EncodeError) as caught:
+            codec.encode(event_of(AddsItems)(AddsItems(**{field_name: plain[:1]})))
+        assert caught.value.place == f"data[{field_name!r}]"
+        assert "comes back as another" in str(caught.value)
+    late = AddsKey({})
+    assert there_and_back(AddsKey, late).it == late.it == {"key": True}
+    late.it["key"] = 1
+    with pytest.raises(EncodeError, match=r"data\['it'\]\['key'\]: 1 comes back as another: True"):
+        codec.encode(event_of(AddsKey)(late))
+    late.it.clear()
+    with pytest.raises(EncodeError, match=r"data\['it'\]: a dict comes back as another"):
+        codec.encode(event_of(AddsKey)(late))
+
+
+def test_a_dataclass_without_code_of_its_own_is_not_made_to_be_encoded() -> None:
+    """It would cost every event of it, to find nothing."""
+    for cls in (Line, Longer, Box, Tree, Slotted, Abstract):
+        assert not runs_code(cls)
+    for cls in (Computed, Doubles, DoublesAfter, Chooses, ByMeta, BySetting, ByReading, ByProperty, OwnInit):
+        assert runs_code(cls)
 
 
 def test_a_hash_that_raises_is_a_decode_error() -> None:
@@ -815,6 +866,86 @@ class Strips:
 
     def __post_init__(self) -> None:
         self.x = self.x.strip()
+
+
+@dataclass
+class AddsItems:
+    tags: list[str] = field(default_factory=list)
+    rest: Any = None
+
+    def __post_init__(self) -> None:
+        for items in (self.tags, self.rest):
+            if items:
+                items.append("end")
+
+
+@dataclass
+class AddsKey:
+    it: Any
+
+    def __post_init__(self) -> None:
+        self.it["key"] = True
+
+
+def refuse(value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{value} is too small")
+
+
+class Refusing(type):
+    def __call__(cls, x: int) -> Any:
+        refuse(x)
+        return super().__call__(x)
+
+
+@dataclass
+class ByMeta(metaclass=Refusing):
+    x: int
+
+
+@dataclass
+class BySetting:
+    x: int
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse(value)
+        super().__setattr__(name, value)
+
+
+@dataclass
+class ByReading:
+    x: int
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if name == "x":
+            refuse(value)
+        return value
+
+
+@dataclass
+class ByProperty:
+    x: int
+
+    @property  # type: ignore[no-redef]
+    def x(self) -> int:
+        return self._x
+
+    @x.setter
+    def x(self, value: int) -> None:
+        refuse(value)
+        self._x = value
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Slotted(Generic[T]):
+    x: int
+    y: list[T] = field(default_factory=list)
+
+
+@dataclass(unsafe_hash=True, kw_only=True)
+class Abstract(ABC):
+    x: int
 
 
 @dataclass

@@ -53,7 +53,7 @@ from typing import Any
 
 import orjson
 
-from event_flow.codec.envelope import Envelope, required_name, written
+from event_flow.codec.envelope import Envelope, required_name
 from event_flow.codec.failures import FailureEnvelope, RemoteError, UnsentEvent
 from event_flow.codec.mismatch import Mismatch, described, wrong
 from event_flow.codec.names import find, register
@@ -108,7 +108,7 @@ def decode(data: bytes | bytearray | memoryview) -> Event[Any]:
 
 
 def _write(event: Event[Any]) -> bytes:
-    return written(_envelope_of(type(event)).dump(event))
+    return _envelope_of(type(event)).write(event)
 
 
 def _read(plain: Any) -> Event[Any]:

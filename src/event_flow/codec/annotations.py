@@ -15,7 +15,7 @@ from event_flow.codec.leaves import FLOAT, LEAVES, STRICT_FLOAT, Choice, choice,
 from event_flow.codec.mismatch import Mismatch, described, failure
 from event_flow.codec.parameters import arguments_of, hints_of, substituted
 from event_flow.codec.plain import PLAIN, Shape
-from event_flow.codec.records import Mapping, Record
+from event_flow.codec.records import Mapping, Record, runs_code
 from event_flow.codec.unions import Deferred, OneOf
 
 __all__ = ["shape_of"]
@@ -28,10 +28,14 @@ WRAPPERS = tuple(
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that was made by a `class` statement
 
 
-def shape_of(annotation: Any) -> Shape:
-    """The shape of a type. Raises `Mismatch` for one that cannot be sent, or whose names cannot be resolved."""
+def shape_of(annotation: Any) -> tuple[Shape, bool]:
+    """The shape of a type, and whether reading it runs code of its classes.
+
+    Raises `Mismatch` for one that cannot be sent, or whose names cannot be resolved.
+    """
+    shapes = _Shapes()
     try:
-        return _Shapes().of(annotation)
+        return shapes.of(annotation), shapes.run_code
     except Mismatch:
         raise
     except Exception as exc:  # it is the user's annotation: anything may be in it
@@ -43,6 +47,7 @@ class _Shapes:
 
     def __init__(self) -> None:
         self._known: dict[Any, Shape] = {}
+        self.run_code = False
 
     def of(self, annotation: Any) -> Shape:
         if annotation in (Any, object) or isinstance(annotation, typing.TypeVar):
@@ -172,6 +177,7 @@ class _Shapes:
             )
         if _is_builtin_too(cls):
             raise Mismatch(f"{cls.__qualname__} cannot be sent: it holds more than its fields")
+        self.run_code |= runs_code(cls)
         bound = arguments_of(annotation)
         for field in fields:
             owner = _owner(cls, field)

@@ -14,6 +14,7 @@ from event_flow.codec.mismatch import Mismatch, described, failure, fits_64_bits
 from event_flow.codec.names import name_of
 from event_flow.codec.parameters import arguments_of
 from event_flow.codec.plain import PLAIN, Shape
+from event_flow.codec.records import is_computed
 from event_flow.core.event import Event, EventWithSource
 
 __all__ = ["Envelope", "attributes_of", "build", "put_meta", "required_name", "written"]
@@ -27,7 +28,7 @@ class Envelope:
     def __init__(self, cls: type[Event[Any]]) -> None:
         """Raises `Mismatch` if events of the class cannot be sent."""
         try:
-            self._data = _shape_of_data(cls)
+            self._data, self._runs_code = _shape_of_data(cls)
         except Mismatch as exc:
             exc.inside(".data")
             raise
@@ -36,8 +37,20 @@ class Envelope:
         for name in ("data", "source") if self._has_source else ("data",):
             if not _can_be_set(cls, name):
                 raise Mismatch(f"{cls.__qualname__} has it in the class, and no event can").inside(f".{name}")
+            self._runs_code |= is_computed(cls, name)
 
-    def dump(self, event: Event[Any]) -> dict[str, Any]:
+    def write(self, event: Event[Any]) -> bytes:
+        """The bytes of it. Where code of the user's has a say in what comes back, that is tried at once."""
+        plain = self._dump(event)
+        data = written(plain)
+        if self._runs_code:
+            again = self._dump(self.load(orjson.loads(data)))
+            if written(again) != data:
+                for key, value in plain.items():
+                    _at(f".{key}", _look_for_a_change, value, again.get(key))
+        return data
+
+    def _dump(self, event: Event[Any]) -> dict[str, Any]:
         name = required_name(self._cls)
         attributes = attributes_of(event, ("data", META, "source") if self._has_source else ("data", META))
         plain: dict[str, Any] = {"type": name}
@@ -58,7 +71,7 @@ class Envelope:
         return build(self._cls, attributes, plain)
 
 
-def _shape_of_data(cls: type[Event[Any]]) -> Shape:
+def _shape_of_data(cls: type[Event[Any]]) -> tuple[Shape, bool]:
     bound = arguments_of(cls).get(Event, {})
     return shape_of(next(iter(bound.values()), Any))
 
@@ -143,10 +156,7 @@ def written(plain: dict[str, Any]) -> bytes:
         return orjson.dumps(plain)
     except TypeError as exc:
         for key, value in plain.items():
-            try:
-                _look_for_what_cannot_be_written(value)
-            except Mismatch as found:
-                raise found.inside(f".{key}") from None
+            _at(f".{key}", _look_for_what_cannot_be_written, value)
         raise Mismatch(f"nested too deeply ({exc})") from exc
 
 
@@ -160,13 +170,24 @@ def _look_for_what_cannot_be_written(plain: Any) -> None:
             raise Mismatch(f"{described(plain)} has half a character (a lone surrogate)") from None
     steps: Any = plain.items() if type(plain) is dict else enumerate(plain) if type(plain) is list else ()
     for key, value in steps:
-        _under(key, _look_for_what_cannot_be_written, key)
-        _under(key, _look_for_what_cannot_be_written, value)
+        _at(f"[{described(key)}]", _look_for_what_cannot_be_written, key)
+        _at(f"[{described(key)}]", _look_for_what_cannot_be_written, value)
 
 
-def _under(key: Any, look: Callable[[Any], None], value: Any) -> None:
+def _look_for_a_change(plain: Any, after: Any) -> None:
+    if type(plain) is type(after) is dict and plain.keys() == after.keys():
+        for key, value in plain.items():
+            _at(f"[{described(key)}]", _look_for_a_change, value, after[key])
+    elif type(plain) is type(after) is list and len(plain) == len(after):
+        for index, value in enumerate(plain):
+            _at(f"[{index}]", _look_for_a_change, value, after[index])
+    elif type(plain) is not type(after) or plain != after:
+        raise Mismatch(f"{described(plain)} comes back as another: {described(after)}")
+
+
+def _at(step: str, look: Callable[..., None], *values: Any) -> None:
     try:
-        look(value)
+        look(*values)
     except Mismatch as exc:
-        exc.inside(f"[{described(key)}]")
+        exc.inside(step)
         raise

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from event_flow.codec.envelope import attributes_of, build, put_meta, required_name
+from event_flow.codec.envelope import attributes_of, build, put_meta, required_name, written
 from event_flow.codec.mismatch import Mismatch, wrong
 from event_flow.codec.names import register
 from event_flow.core.event import Event, ExceptionEvent
@@ -63,7 +63,7 @@ class FailureEnvelope:
         self._write = write
         self._read = read
 
-    def dump(self, event: Event[Any]) -> dict[str, Any]:
+    def write(self, event: Event[Any]) -> bytes:
         name = required_name(self._cls)
         attributes = attributes_of(event, ATTRIBUTES)
         plain: dict[str, Any] = {
@@ -77,7 +77,7 @@ class FailureEnvelope:
         if events := _typed(tuple, attributes, "events", ()):
             plain["events"] = [orjson.Fragment(self._written(each)) for each in events]
         put_meta(plain, attributes)
-        return plain
+        return written(plain)
 
     def _written(self, event: object) -> bytes:
         try:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+from types import MemberDescriptorType
 from typing import Any
 
 from event_flow.codec.mismatch import Mismatch, described, failure, wrong
 from event_flow.codec.plain import Kinds, Shape
 
-__all__ = ["Mapping", "Record"]
+__all__ = ["Mapping", "Record", "is_computed", "runs_code"]
+
+METHODS = ("__new__", "__init__", "__getattribute__", "__setattr__")
+GENERATED = "__create_fn__.<locals>."  # as the code of what `dataclass` writes is named
 
 
 class Record:
@@ -100,3 +106,25 @@ class Mapping(Record):
     def load(self, plain: Any) -> Any:
         values = self._loaded(plain)
         return {name: values[name] for name in plain if name in values}
+
+
+def runs_code(cls: Any) -> bool:
+    """Whether making an instance of a dataclass runs more than what `dataclass` wrote: that may refuse or change a value."""
+    return (
+        hasattr(cls, "__post_init__")
+        or not all(_is_plain(cls, name) for name in METHODS)
+        or type(cls).__call__ is not type.__call__
+        or any(is_computed(cls, field.name) for field in dataclasses.fields(cls))
+    )
+
+
+def _is_plain(cls: type, name: str) -> bool:
+    method = getattr(cls, name)
+    code = getattr(method, "__code__", None)
+    return method is getattr(object, name) or getattr(code, "co_qualname", "") == GENERATED + name
+
+
+def is_computed(cls: type, name: str) -> bool:
+    """Whether reading or setting the attribute runs a property, or the like."""
+    found = inspect.getattr_static(cls, name, None)
+    return hasattr(type(found), "__set__") and not isinstance(found, MemberDescriptorType)
