@@ -16,8 +16,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from types import ModuleType, new_class
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, TypeVarTuple
 
 import orjson
 import pytest
@@ -25,6 +25,11 @@ import pytest
 from event_flow import AppEngine, Event, EventFlowError, EventWithSource, ExceptionEvent, codec
 from event_flow.codec import RemoteError, UnsentEvent, names
 from event_flow.core.exception import DeclarationError, DecodeError, EncodeError
+
+if sys.version_info >= (3, 13):
+    from typing import TypeVar as TypeVarWithDefault
+else:
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -101,6 +106,63 @@ class Sourced(EventWithSource[list[T]], Generic[T]):
 
 
 class OfSourced(Sourced[Decimal]):
+    pass
+
+
+Ts = TypeVarTuple("Ts")
+D = TypeVarWithDefault("D", default=Decimal)
+E = TypeVarWithDefault("E", default=dict[str, D])
+
+
+class Several(Event[tuple[*Ts]], Generic[*Ts]):
+    pass
+
+
+class OfSeveral(Several[int, str]):
+    pass
+
+
+class OfNone(Several[()]):
+    pass
+
+
+class Last(Event[T], Generic[*Ts, T]):
+    pass
+
+
+class OfLast(Last[int, str, Decimal]):
+    pass
+
+
+class First(Event[dict[K, tuple[*Ts]]], Generic[K, *Ts]):
+    pass
+
+
+class OfFirst(First[str, int]):
+    pass
+
+
+class Middle(Event[tuple[K, tuple[*Ts], T]], Generic[T, *Ts, K]):
+    pass
+
+
+class OfMiddle(Middle[bool, int, str, Decimal]):
+    pass
+
+
+class WithDefault(Event[D]):
+    pass
+
+
+class TwoDefaults(Event[E], Generic[D, E]):
+    pass
+
+
+class OfDefault(TwoDefaults[list[Decimal]]):
+    pass
+
+
+class HalfDefault(TwoDefaults[int]):
     pass
 
 
@@ -440,7 +502,7 @@ def test_an_event_whose_own_property_changes_its_data_is_refused() -> None:
     @codec.register(name="counting")
     class Counting(Event[int]):
         @property
-        def data(self) -> int:  # type: ignore[override]
+        def data(self) -> int:
             return int(slot.__get__(self))
 
         @data.setter
@@ -746,6 +808,56 @@ def test_the_type_parameter_is_found_through_all_bases(event: Event[Any]) -> Non
     other = there_and_back(event)
     assert other.data == event.data
     assert repr(other.data) == repr(event.data)
+
+
+def test_what_typing_notes_on_an_event_is_no_attribute_of_it() -> None:
+    """*Regression*: `Base[int](5)` was refused for its `__orig_class__`."""
+    for event in (Base[int](5), Two[str, int](5), Sourced[int](None, [5])):
+        assert "__orig_class__" in vars(event)
+        other = there_and_back(event)
+        assert (other.data, vars(other)) == (event.data, {})
+
+
+@pytest.mark.parametrize(
+    ("event", "wrong"),
+    [
+        (OfSeveral((1, "a")), (1, 2)),
+        (OfNone(()), (1,)),
+        (OfLast(Decimal(1)), 1),
+        (OfFirst({"a": (1,)}), {"a": ("b",)}),
+        (OfMiddle((Decimal(1), (1, "a"), True)), (Decimal(1), (1, "a"), 1)),
+    ],
+    ids=lambda it: type(it).__name__,
+)
+def test_a_type_variable_tuple_stands_for_the_arguments_that_others_leave(
+    event: Event[Any], wrong: Any
+) -> None:
+    """*Regression*: it stood for one, and the next variable for the one after."""
+    assert there_and_back(event).data == event.data
+    with pytest.raises(EncodeError, match=f"^{type(event).__name__}: data"):
+        codec.encode(type(event)(wrong))
+
+
+def test_a_type_variable_tuple_whose_length_is_not_known_is_refused() -> None:
+    class Unending(Several[int, *tuple[str, ...]]):
+        pass
+
+    bases: list[Any] = [Several, Unending, Event[tuple[int, *tuple[str, ...]]]]
+    for number, base in enumerate(bases):
+        cls: Any = codec.register(new_class("Open", (base,)), name=f"open-{number}")
+        with pytest.raises(
+            EncodeError, match=r"data: the type .* cannot be sent: how many items .* not known"
+        ):
+            codec.encode(cls((1, "a")))
+
+
+def test_the_default_of_a_type_variable_is_used_without_an_argument() -> None:
+    """*Regression*: it was plain JSON."""
+    assert there_and_back(WithDefault(Decimal(1))).data == Decimal(1)
+    assert there_and_back(OfDefault({"a": [Decimal(1)]})).data == {"a": [Decimal(1)]}
+    assert there_and_back(HalfDefault({"a": 1})).data == {"a": 1}
+    with pytest.raises(EncodeError, match="WithDefault: data: expected Decimal, got 1"):
+        codec.encode(WithDefault(1))
 
 
 def test_a_type_variable_without_an_argument_is_plain_json() -> None:

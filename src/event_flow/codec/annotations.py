@@ -13,7 +13,7 @@ from typing import Any, Literal
 from event_flow.codec.containers import Array, Row, Table
 from event_flow.codec.leaves import FLOAT, LEAVES, STRICT_FLOAT, Choice, choice, flags
 from event_flow.codec.mismatch import Mismatch, described, failure
-from event_flow.codec.parameters import arguments_of, hints_of, substituted
+from event_flow.codec.parameters import arguments_of, bindings, hints_of, substituted
 from event_flow.codec.plain import PLAIN, Shape
 from event_flow.codec.records import Mapping, Record, runs_code
 from event_flow.codec.unions import Deferred, OneOf
@@ -110,8 +110,8 @@ class _Shapes:
         if annotation in self._known:
             return self._known[annotation]
         known = self._known[annotation] = Deferred(str(annotation))
-        value = annotation.__value__ if origin is None else origin.__value__[typing.get_args(annotation)]
-        shape = self.of(value)
+        alias, arguments = (annotation, None) if origin is None else (origin, typing.get_args(annotation))
+        shape = self.of(substituted(alias.__value__, bindings(alias.__type_params__, arguments)))
         if shape is known:
             raise Mismatch(f"the type {annotation} is defined by nothing but itself")
         known.shape = shape
@@ -122,6 +122,11 @@ class _Shapes:
             return Array(tuple, PLAIN)
         if arguments[1:] == (...,):
             return Array(tuple, self.of(arguments[0]))
+        for argument in arguments:
+            if typing.get_origin(argument) is typing.Unpack or getattr(argument, "__unpacked__", False):
+                raise Mismatch(
+                    f"the type {argument!r} cannot be sent: how many items it stands for is not known"
+                )
         return Row(tuple, [self.of(argument) for argument in arguments])
 
     def _class(self, annotation: Any, cls: type) -> Shape:

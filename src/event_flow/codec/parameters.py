@@ -12,34 +12,69 @@ from typing import Any
 
 from event_flow.codec.mismatch import failure
 
-__all__ = ["arguments_of", "hints_of", "substituted"]
+__all__ = ["arguments_of", "bindings", "hints_of", "substituted"]
 
 Bindings = Mapping[Any, Any]
+NOTHING: Bindings = {}
+MISSING = object()
 
 
 def arguments_of(annotation: Any) -> dict[type, Bindings]:
     """For a class, or `Class[...]`: it and each of its bases, with what their type variables stand for.
 
-    A type variable without an argument stands for itself.
+    A type variable without an argument stands for its default, or for itself; a `TypeVarTuple` for a tuple of types.
     """
     found: dict[type, Bindings] = {}
-    _walk(annotation, found)
+    _walk(typing.get_origin(annotation) or annotation, _bound_by(annotation), found)
     return found
 
 
-def _walk(annotation: Any, found: dict[type, Bindings]) -> None:
-    cls = typing.get_origin(annotation) or annotation
-    arguments = typing.get_args(annotation)
-    if not isinstance(cls, type) or (cls in found and not arguments):
+def _walk(cls: Any, bound: Bindings, found: dict[type, Bindings]) -> None:
+    if not isinstance(cls, type) or (cls in found and not bound):
         return
-    bound = dict(zip(getattr(cls, "__parameters__", ()), arguments, strict=False))
     found[cls] = bound
     for base in vars(cls).get("__orig_bases__", cls.__bases__):
         origin = typing.get_origin(base)
         if origin in (None, typing.Generic, typing.Protocol):
-            _walk(base, found)
+            _walk(base, _bound_by(base), found)
         elif isinstance(origin, type):
-            _walk(substituted(_evaluated(base, cls), bound), found)
+            _walk(origin, _bound_by(_evaluated(base, cls), bound), found)
+
+
+def _bound_by(annotation: Any, outer: Bindings = NOTHING) -> Bindings:
+    origin = typing.get_origin(annotation)
+    parameters = getattr(origin or annotation, "__parameters__", ())
+    return bindings(parameters, typing.get_args(annotation) if origin else None, outer)
+
+
+def bindings(
+    parameters: tuple[Any, ...], arguments: tuple[Any, ...] | None, outer: Bindings = NOTHING
+) -> Bindings:
+    """Each type variable with its argument or default, a `TypeVarTuple` with all that others leave; None: without brackets.
+
+    The arguments may have variables themselves, those of `outer`.
+    """
+    left = list(arguments or ())
+    while 0 < len(left) <= len(parameters) and left[-1] is _default(parameters[len(left) - 1]):
+        left.pop()  # typing has filled it in, with variables of `parameters`
+    left = _each(left, outer)
+    surplus = max(len(left) - len(parameters) + 1, 0)
+    bound: dict[Any, Any] = {}
+    for parameter in parameters:
+        if isinstance(parameter, typing.TypeVarTuple) and arguments is not None:
+            bound[parameter] = tuple(left[:surplus])
+            del left[:surplus]
+        elif left:
+            bound[parameter] = left.pop(0)
+        elif (default := _default(parameter)) is not MISSING:
+            bound[parameter] = substituted(default, bound)
+    return bound
+
+
+def _default(parameter: Any) -> Any:
+    """That of Python 3.13 and of typing_extensions."""
+    has_default = getattr(parameter, "has_default", lambda: hasattr(parameter, "__default__"))
+    return parameter.__default__ if has_default() else MISSING
 
 
 def substituted(annotation: Any, bound: Bindings) -> Any:
@@ -49,7 +84,18 @@ def substituted(annotation: Any, bound: Bindings) -> Any:
     parameters = getattr(annotation, "__parameters__", ())
     if not bound or not parameters or isinstance(annotation, type):
         return annotation
-    return annotation[tuple(bound.get(parameter, parameter) for parameter in parameters)]
+    spread = [typing.Unpack[each] if isinstance(each, typing.TypeVarTuple) else each for each in parameters]
+    return annotation[tuple(_each(spread, bound))]
+
+
+def _each(arguments: list[Any], bound: Bindings) -> list[Any]:
+    each: list[Any] = []
+    for argument in arguments:
+        if typing.get_origin(argument) is typing.Unpack:
+            each += bound.get(typing.get_args(argument)[0], (argument,))
+        else:
+            each.append(substituted(argument, bound))
+    return each
 
 
 def hints_of(cls: type) -> dict[str, Any]:
