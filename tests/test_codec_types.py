@@ -412,6 +412,27 @@ def test_the_forms_on_the_wire_are_these() -> None:
         assert same(wire(annotation, value), plain), annotation
 
 
+def test_other_forms_that_say_the_same_are_read() -> None:
+    """Of other producers. What would lose something is refused, as the tests below say."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, 500_000, tzinfo=UTC)
+    cases: list[tuple[Any, Any, Any]] = [
+        (UUID, "00000000-0000-0000-0000-00000000000A", UUID(int=10)),
+        (datetime, "2026-01-02T03:04:05.5Z", moment),
+        (datetime, "2026-01-02T03:04:05.50+00:00", moment),
+        (datetime, "2026-01-02T03:04:05.5-00:00:00", moment),
+        (time, "03:04:05.5Z", moment.timetz()),
+        (timedelta, "PT01.50S", timedelta(seconds=1.5)),
+        (timedelta, "-PT0S", timedelta()),
+        (Decimal, "1.", Decimal(1)),
+        (Decimal, "+.5", Decimal("0.5")),
+        (Decimal, "01e+2", Decimal("1E+2")),
+        (float, 3, 3.0),
+        (set[int], [3, 1, 2], {1, 2, 3}),
+    ]
+    for annotation, plain, value in cases:
+        assert same(read(annotation, plain), value), plain
+
+
 def test_a_moment_keeps_its_instant_and_offset_in_every_zone() -> None:
     berlin = ZoneInfo("Europe/Berlin")
     for fold, offset in ((0, 2), (1, 1)):
@@ -717,12 +738,19 @@ def test_a_value_of_another_type_is_refused(annotation: Any, value: Any, message
         (date, "2026-W01-1", "expected a date in ISO 8601"),
         (date, "2026-02-30", "expected date, got '2026-02-30': ValueError"),
         (time, "1:2", "expected a time in ISO 8601"),
+        (time, "24:00:00", "expected a time in ISO 8601"),
+        (datetime, "2026-01-01T24:00:00Z", "expected an aware datetime in ISO 8601"),
         (time, "25:00:00", "expected time, got '25:00:00': ValueError"),
         (timedelta, "P1D", "expected a duration in seconds, like PT1.5S, got 'P1D'"),
         (timedelta, f"PT{'9' * 20}S", "expected timedelta"),
         (timedelta, f"PT{'9' * 5000}S", "expected timedelta"),
         (bytes, "!", "expected bytes, got '!'"),
         (bytes, "é", "expected bytes, got 'é'"),
+        (bytes, "QR==", "expected bytes, got 'QR=='"),  # four bits too many
+        (bytes, "QUF=", "expected bytes, got 'QUF='"),  # two
+        (bytes, "QQ", "expected bytes, got 'QQ'"),
+        (bytes, "QQ==QQ==", "expected bytes, got 'QQ==QQ=='"),
+        (bytes, "QQ==\n", "expected bytes, got 'QQ==\\n'"),
         (Side, "BUY", "expected Side, got 'BUY'"),
         (Side, ["buy"], "expected Side, got a list"),
         (Level, True, "expected Level, got True"),

@@ -33,10 +33,12 @@ offset; fields of a dataclass with `init=False`, which its `__init__` and `__pos
 fields. A dataclass is built by its own `__init__`, which must leave the fields as they were. An event is built without, so one
 with attributes beyond data, meta and source is refused (but for what `functools.cached_property` keeps).
 
-Reading is lenient in one way only, so that classes and this form may grow: keys that are not known are ignored, and fields
-that have a default may be missing. The key `v` is kept for a form that this version could not read, and refused. Of equal
-keys in one object the last counts; a whole number beyond 64 bits is read as a float. Bytes are not canonical: with another
-version of orjson the same event may give others.
+Reading is lenient in two ways only. So that classes and this form may grow, keys that are not known are ignored, and fields
+that have a default may be missing; the key `v` is kept for a form that this version could not read, and refused. And what
+others write is read if it says the same value: `Z` for +00:00, one to six digits of a second's fraction, a UUID in capitals,
+a Decimal like "+1." or "1e5", zeros around the digits of a timedelta, a set in any order. JSON itself is read as orjson reads
+it: of equal keys in one object the last counts, and a number is rounded to a float if it has a fraction, an exponent or more
+than 64 bits. Bytes are not canonical: with another version of orjson the same event may give others.
 
 An `ExceptionEvent` is sent as what can be: class and text of the exception, the traceback as text, handler, attempt, events.
 

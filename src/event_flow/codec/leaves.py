@@ -1,7 +1,8 @@
 """Types that are one value on the wire: how each is written and read, exactly.
 
 A type takes only its own instances, so that what comes back has the same type: no subclass of `int`, no `bool` for one.
-A value is read only in the form it is written in, so that nothing is guessed, rounded or cut off.
+A value is read in the form it is written in, and in others that say the same value to the last digit, as `Z` for the offset
+of UTC: nothing is guessed, rounded or cut off.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ UUID_FORM = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | 
 DATE_FORM = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 # An offset of less than a second: Python 3.11 to 3.13 writes it, and reads UTC.
 OFFSET = r"(Z|(?![+-]00:00:00\.)[+-]\d\d:\d\d(:\d\d(\.\d{6})?)?)"
-CLOCK = r"\d\d:\d\d:\d\d(\.\d{1,6})?"
+# Of 24:00, Python 3.14 makes the midnight after, and older ones nothing.
+CLOCK = r"(?!24)\d\d:\d\d:\d\d(\.\d{1,6})?"
 TIME_FORM = re.compile(f"{CLOCK}{OFFSET}?", re.ASCII)
 MOMENT_FORM = re.compile(rf"\d{{4}}-\d\d-\d\dT{CLOCK}{OFFSET}", re.ASCII)
 DURATION_FORM = re.compile(r"(-?)PT(\d+)(?:\.(\d{1,6}))?S", re.ASCII)
@@ -152,6 +154,17 @@ def _write_float(value: float) -> float:
     return number
 
 
+def _write_bytes(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _read_bytes(text: str) -> bytes:
+    value = base64.b64decode(text, validate=True)
+    if _write_bytes(value) != text:  # with bits that are cut off
+        raise wrong("bytes", text)
+    return value
+
+
 def _read_decimal(text: str) -> Decimal:
     if not DECIMAL_FORM.fullmatch(text):
         raise wrong("Decimal", text)
@@ -235,11 +248,7 @@ LEAVES: dict[Any, Leaf] = {
     str: Same(str),
     int: Same(int),
     float: FLOAT,
-    bytes: _text(
-        bytes,
-        lambda value: base64.b64encode(value).decode("ascii"),
-        lambda text: base64.b64decode(text, validate=True),
-    ),
+    bytes: _text(bytes, _write_bytes, _read_bytes),
     Decimal: _text(Decimal, str, _read_decimal),
     UUID: _text(UUID, str, _read_uuid),
     datetime: _text(datetime, _write_moment, _read_moment),
