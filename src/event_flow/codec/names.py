@@ -1,7 +1,7 @@
 """Which class a name on the wire stands for: a pinned one, or `module:qualname` of a class that is loaded.
 
-A name from bytes is only looked up: in the table of pinned names, then in the modules that are loaded, without an import
-and without an attribute access that could run code.
+A name from bytes is only looked up: in the table of pinned names and in the modules that are loaded, without an import and
+without an attribute access that could run code. One that stands for two classes, whichever came first, stands for neither.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
+from event_flow.codec.mismatch import Mismatch, described
 from event_flow.core.event import Event, EventWithSource, ExceptionEvent
 from event_flow.core.exception import DeclarationError
 
@@ -38,16 +39,21 @@ def register(cls: type[EventT] | None = None, /, *, name: str) -> Any:
     Also as a call, `register(Trade, name="trade")`, for a class that someone else wrote. Subclasses do not inherit the
     name. What was written under the module path before stays readable while the class is there.
 
-    Raises `DeclarationError` for what is no event class, an empty name or one with a colon (those are module paths), a
-    name that another class has, and a class that has another name. The same class made anew, as by a reload of its
-    module, takes the place of the old one.
+    A class that was renamed or moved, and had no pinned name, gets the path it had: `register(Deal, name="shop:Trade")`.
+    What was written as `shop:Trade` is then read as a `Deal`, and a `Deal` is written so. If a module is loaded later that
+    has another class under that path, events of neither are encoded, and decoded, by it.
+
+    Raises `DeclarationError` for what is no event class, a name that is no printable text or has a colon and is no
+    `module:qualname`, a name that another class has (a pinned one, or the path of one that is loaded), and a class that has
+    another name. The same class made anew, as by a reload of its module, takes the place of the old one.
     """
     if cls is None:
         return lambda decorated: register(decorated, name=name)
     _check(cls, name)
     holder = _classes.get(name)
-    if holder not in (None, cls) and _path(holder) != _path(cls):
-        raise DeclarationError(f"the name {name!r} of {_path(cls)} is that of {_path(holder)} already")
+    for other in (holder, _loaded(name)):
+        if other not in (None, cls) and _path(other) != _path(cls):
+            raise DeclarationError(f"the name {name!r} of {_path(cls)} is that of {_path(other)} already")
     if _names.get(cls, name) != name:
         raise DeclarationError(
             f"{_path(cls)} has the name {_names[cls]!r} already, so it cannot be {name!r} too"
@@ -62,24 +68,41 @@ def register(cls: type[EventT] | None = None, /, *, name: str) -> Any:
 def _check(cls: Any, name: Any) -> None:
     if not isinstance(cls, type) or not issubclass(cls, Event):
         raise DeclarationError(f"only event classes have names on the wire, not {cls!r}")
-    if not isinstance(name, str) or not name or ":" in name or not name.isprintable():
+    if (
+        not isinstance(name, str)
+        or not name
+        or not name.isprintable()
+        or (":" in name and not _is_path(name))
+    ):
         raise DeclarationError(
-            f"{cls.__qualname__}: the name {name!r} is not allowed; any printable text without a colon is"
+            f"{cls.__qualname__}: the name {name!r} is not allowed; any printable text without a colon is, "
+            "and the path, module:qualname, that a class had"
         )
+
+
+def _is_path(name: str) -> bool:
+    module, _, qualname = name.partition(":")
+    return all(part.isidentifier() for part in (*module.split("."), *qualname.split(".")))
 
 
 def name_of(cls: EventClass) -> str | None:
     """The name under which `find` finds this very class; None if it would not."""
-    name = _names.get(cls)
-    if name is None and find(path := _path(cls)) is cls:  # each time: a reload puts another class there
-        name = path
-    return name
+    name = _names.get(cls) or _path(cls)
+    return name if find(name) is cls else None  # each time: a reload puts another class there
 
 
 def find(name: str) -> EventClass | None:
-    """The event class of that name, if it is loaded."""
-    if name in _classes:
-        return _classes[name]
+    """The event class of that name, if it is loaded. Raises `Mismatch` if there are two."""
+    pinned, loaded = _classes.get(name), _loaded(name)
+    if pinned is None or loaded is None or pinned is loaded:
+        return loaded if pinned is None else pinned
+    raise Mismatch(
+        f"{described(name)} is the name of two classes: it is pinned to {_path(pinned)}, and {_path(loaded)} is loaded"
+    ).inside(".type")
+
+
+def _loaded(name: str) -> EventClass | None:
+    """The class whose path that is, if it is loaded."""
     module, colon, qualname = name.partition(":")
     found: Any = sys.modules.get(module)
     if not colon or found is None:
