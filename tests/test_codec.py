@@ -6,6 +6,7 @@ import copy
 import gc
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import weakref
@@ -364,9 +365,53 @@ def test_what_is_nested_too_deeply_or_holds_itself_is_refused() -> None:
     deep: list[Any] = []
     for _ in range(300):
         deep = [deep]
-    for data in (circle, deep):
-        with pytest.raises(EncodeError, match="nested too deeply"):
-            codec.encode(Ping(data))
+    twig: Branch = {"below": []}
+    for _ in range(1000):
+        twig = {"below": [twig]}
+    sourced, noted = Message(deep, Decimal(1)), Ping()
+    noted.update_meta(circle=circle)
+    for event, place in (
+        (Ping(circle), "data"),
+        (Ping(deep), "data"),
+        (Tree(twig), "data"),
+        (sourced, "source"),
+        (noted, "meta"),
+    ):
+        with pytest.raises(
+            EncodeError, match=f"^{type(event).__name__}: {place}: nested too deeply"
+        ) as caught:
+            codec.encode(event)
+        assert caught.value.place == place
+
+
+def nested(levels: int) -> Any:
+    data: Any = 1
+    for _ in range(levels):
+        data = [data]
+    return data
+
+
+def test_two_hundred_levels_are_written_and_read_and_three_hundred_only_read() -> None:
+    twig: Branch = {"below": []}
+    for _ in range(99):
+        twig = {"below": [twig]}
+    assert there_and_back(Tree(twig)).data == twig
+    assert there_and_back(Ping(nested(200))).data == nested(200)
+    with pytest.raises(EncodeError, match="data: nested too deeply"):
+        codec.encode(Ping(nested(300)))
+    read: Any = codec.decode(b'{"type": "test_codec:Ping", "data": %b1%b}' % (b"[" * 1000, b"]" * 1000)).data
+    for _ in range(1000):
+        (read,) = read
+    assert read == 1
+
+
+@pytest.mark.parametrize("opened", [b'{"below": [', b'{"below": [{"below": ['])
+def test_what_is_nested_too_deeply_to_be_read_has_a_place(opened: bytes) -> None:
+    closed = opened.count(b"[") * b"]}"
+    data = opened * 480 + closed * 480 if len(closed) == 2 else opened * 240 + closed * 240
+    with pytest.raises(DecodeError, match=r"^Tree: data: nested too deeply") as caught:
+        codec.decode(b'{"type": "test_codec:Tree", "data": %b}' % data)
+    assert caught.value.place == "data"
 
 
 class Meddler(tzinfo):
@@ -1068,6 +1113,31 @@ def test_events_that_cannot_be_sent_are_named_instead() -> None:
     assert errors[4] == "an ExceptionEvent inside another is not sent"
     long = ExceptionEvent(OSError(), handler="A.b", events=[Ping((0,) * 9999)])
     assert len(there_and_back(long).events[0].data) == 1000
+
+
+def test_meta_that_cannot_be_sent_does_not_keep_a_dead_letter_back() -> None:
+    """*Regression*: with meta of its own that is no JSON it was refused as a whole; its events never were."""
+    inside = Ping(1)
+    inside.update_meta(it=object)
+    for value, why in (
+        (object, "meta['it']: a type is not plain JSON"),
+        (2**64, "meta['it']: an integer beyond 64 bits"),
+        ("é\ud800", "meta['it']: 'é\\ud800' has half a character"),
+        (nested(300), "meta: nested too deeply"),
+        (nested(5000), "meta: nested too deeply"),
+    ):
+        event = ExceptionEvent(OSError("no"), handler="A.b", events=[Number(1), inside])
+        event.update_meta(it=value)
+        other = there_and_back(event)
+        assert list(other.meta) == ["unsent", "error"]
+        assert other.meta["error"].startswith(why)
+        assert re.match(r"\{'it': |<dict, whose repr", other.meta["unsent"])
+        assert len(other.meta["unsent"]) <= 1000
+        assert [type(each) for each in other.events] == [Number, UnsentEvent]
+        assert other.events[1].meta["error"].startswith("meta['it']: a type is not plain JSON")
+    event = ExceptionEvent(OSError("no"), handler="A.b")
+    event._meta = 5  # type: ignore[assignment]
+    assert there_and_back(event).meta == {"unsent": "5", "error": "meta: expected dict, got 5"}
 
 
 def test_an_exception_event_s_own_text_and_fields_are_made_writable_or_refused() -> None:

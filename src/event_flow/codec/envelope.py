@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from event_flow.codec.plain import PLAIN, Shape
 from event_flow.codec.records import is_computed
 from event_flow.core.event import Event, EventWithSource
 
-__all__ = ["Envelope", "attributes_of", "build", "put_meta", "required_name", "written"]
+__all__ = ["META", "Envelope", "attributes_of", "build", "put_meta", "required_name", "written"]
 
 META = "_meta"
 
@@ -66,6 +67,8 @@ class Envelope:
         except Mismatch as exc:
             exc.inside(".data")
             raise
+        except RecursionError:
+            raise Mismatch("nested too deeply").inside(".data") from None
         if self._has_source:
             attributes["source"] = plain.get("source")
         return build(self._cls, attributes, plain)
@@ -125,6 +128,8 @@ def put(plain: dict[str, Any], key: str, shape: Shape, attributes: dict[str, Any
     except Mismatch as exc:
         exc.inside(f".{key}")
         raise
+    except RecursionError:
+        raise Mismatch("nested too deeply, or holds itself").inside(f".{key}") from None
     if value is not None:
         plain[key] = value
 
@@ -159,7 +164,16 @@ def written(plain: dict[str, Any]) -> bytes:
         return orjson.dumps(plain)
     except TypeError as exc:
         for key, value in plain.items():
-            _at(f".{key}", _look_for_what_cannot_be_written, value)
+            _at(f".{key}", _look_for_why, value)
+        raise Mismatch(str(exc)) from exc
+
+
+def _look_for_why(plain: Any) -> None:
+    try:
+        orjson.dumps([plain])
+    except TypeError as exc:
+        with suppress(RecursionError):
+            _look_for_what_cannot_be_written(plain)
         raise Mismatch(f"nested too deeply ({exc})") from exc
 
 

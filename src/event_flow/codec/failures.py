@@ -1,7 +1,7 @@
 """An `ExceptionEvent` on the wire: an exception is code and cannot be sent, but what it was and said can.
 
-What has no form on the wire is replaced by something that says so, `RemoteError` for the exception and `UnsentEvent` for an
-event, rather than making a dead letter unsendable.
+What has no form on the wire is replaced by something that says so, `RemoteError` for the exception, `UnsentEvent` for an
+event, and the keys `unsent` and `error` for meta, rather than making a dead letter unsendable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from event_flow.codec.envelope import attributes_of, build, put_meta, required_name, written
+from event_flow.codec.envelope import META, attributes_of, build, put_meta, required_name, written
 from event_flow.codec.mismatch import Mismatch, wrong
 from event_flow.codec.names import register
 from event_flow.core.event import Event, ExceptionEvent
@@ -76,7 +76,11 @@ class FailureEnvelope:
             plain["traceback"] = _writable(traceback)
         if events := _typed(tuple, attributes, "events", ()):
             plain["events"] = [orjson.Fragment(self._written(each)) for each in events]
-        put_meta(plain, attributes)
+        try:
+            put_meta(plain, attributes)
+            written({"meta": plain.get("meta")})
+        except (Mismatch, RuntimeError) as exc:
+            plain["meta"] = {"unsent": _shown(attributes[META]), "error": _writable(str(exc))}
         return written(plain)
 
     def _written(self, event: object) -> bytes:
@@ -87,7 +91,7 @@ class FailureEnvelope:
                 raise Mismatch("an ExceptionEvent inside another is not sent")
             return self._write(event)
         except (Mismatch, RuntimeError) as exc:  # RuntimeError: nested too deeply, or changed meanwhile
-            unsent = UnsentEvent(_writable(safe_repr(event)[:LONGEST_REPR]))
+            unsent = UnsentEvent(_shown(event))
             unsent.update_meta(error=_writable(str(exc)))
             return self._write(unsent)
 
@@ -132,6 +136,10 @@ def _exception(exception: BaseException) -> dict[str, str]:
     except Exception:  # noqa: BLE001 - whatever it is, it is not what happened
         text = safe_repr(exception)
     return {"type": _writable(name), "text": _writable(text)}
+
+
+def _shown(value: object) -> str:
+    return _writable(safe_repr(value)[:LONGEST_REPR])
 
 
 def _writable(text: str) -> str:
