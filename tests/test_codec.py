@@ -1140,6 +1140,32 @@ def test_meta_that_cannot_be_sent_does_not_keep_a_dead_letter_back() -> None:
     assert there_and_back(event).meta == {"unsent": "5", "error": "meta: expected dict, got 5"}
 
 
+class FixedHandler(ExceptionEvent):
+    @property
+    def handler(self) -> str:  # type: ignore[override]
+        return "always"
+
+    def __init__(self) -> None:
+        Event.__init__(self, OSError())
+        self.attempt = 1
+
+
+class FixedAttempt(ExceptionEvent):
+    __slots__ = ()
+    attempt = 3
+
+    def __init__(self) -> None:
+        Event.__init__(self, OSError())
+        self.handler = "A.b"
+
+
+def test_an_exception_event_whose_class_has_the_only_handler_is_refused() -> None:
+    """*Regression*: it was encoded, and could not be built."""
+    for event, name in ((FixedHandler(), "handler"), (FixedAttempt(), "attempt")):
+        with pytest.raises(EncodeError, match=f"{name}: {type(event).__name__} has it in the class"):
+            codec.encode(event)
+
+
 def test_an_exception_event_s_own_text_and_fields_are_made_writable_or_refused() -> None:
     other = there_and_back(ExceptionEvent(OSError(), handler="é\udc80", traceback_str="é\udc80", attempt=3))
     assert (other.handler, other.traceback_str, other.attempt) == ("é\\udc80", "é\\udc80", 3)

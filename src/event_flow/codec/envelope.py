@@ -18,7 +18,16 @@ from event_flow.codec.plain import PLAIN, Shape
 from event_flow.codec.records import is_computed
 from event_flow.core.event import Event, EventWithSource
 
-__all__ = ["META", "Envelope", "attributes_of", "build", "put_meta", "required_name", "written"]
+__all__ = [
+    "META",
+    "Envelope",
+    "attributes_of",
+    "build",
+    "put_meta",
+    "require_places",
+    "required_name",
+    "written",
+]
 
 META = "_meta"
 
@@ -35,10 +44,9 @@ class Envelope:
             raise
         self._cls = cls
         self._has_source = issubclass(cls, EventWithSource)
-        for name in ("data", "source") if self._has_source else ("data",):
-            if not _can_be_set(cls, name):
-                raise Mismatch(f"{cls.__qualname__} has it in the class, and no event can").inside(f".{name}")
-            self._runs_code |= is_computed(cls, name)
+        self._sent = ("data", META, "source") if self._has_source else ("data", META)
+        require_places(cls, self._sent)
+        self._runs_code |= any(is_computed(cls, name) for name in self._sent)
 
     def write(self, event: Event[Any]) -> bytes:
         """The bytes of it. Where code of the user's has a say in what comes back, that is tried at once."""
@@ -53,7 +61,7 @@ class Envelope:
 
     def _dump(self, event: Event[Any]) -> dict[str, Any]:
         name = required_name(self._cls)
-        attributes = attributes_of(event, ("data", META, "source") if self._has_source else ("data", META))
+        attributes = attributes_of(event, self._sent)
         plain: dict[str, Any] = {"type": name}
         put(plain, "data", self._data, attributes)
         put_meta(plain, attributes)
@@ -79,8 +87,14 @@ def _shape_of_data(cls: type[Event[Any]]) -> tuple[Shape, bool]:
     return shape_of(next(iter(bound.values()), Any))
 
 
+def require_places(cls: type, names: Collection[str]) -> None:
+    """Raises `Mismatch` if events of the class have no place of their own for what they are sent with."""
+    for name in names:
+        if not _can_be_set(cls, name):
+            raise Mismatch(f"{cls.__qualname__} has it in the class, and no event can").inside(f".{name}")
+
+
 def _can_be_set(cls: type, name: str) -> bool:
-    """Whether instances have a place of their own for what may be a property, or a value, of the class."""
     found = inspect.getattr_static(cls, name)
     if hasattr(type(found), "__set__"):
         return not isinstance(found, property) or found.fset is not None

@@ -11,7 +11,15 @@ from typing import Any
 
 import orjson
 
-from event_flow.codec.envelope import META, attributes_of, build, put_meta, required_name, written
+from event_flow.codec.envelope import (
+    META,
+    attributes_of,
+    build,
+    put_meta,
+    require_places,
+    required_name,
+    written,
+)
 from event_flow.codec.mismatch import Mismatch, wrong
 from event_flow.codec.names import register
 from event_flow.core.event import Event, ExceptionEvent
@@ -20,7 +28,7 @@ from event_flow.core.wording import safe_repr
 __all__ = ["FailureEnvelope", "RemoteError", "UnsentEvent"]
 
 LONGEST_REPR = 1000
-ATTRIBUTES = {"data", "_meta", "handler", "attempt", "traceback_str", "events", "_redeliver"}
+ATTRIBUTES = {"data", META, "handler", "attempt", "traceback_str", "events", "_redeliver"}
 
 
 class RemoteError(Exception):
@@ -59,6 +67,7 @@ class FailureEnvelope:
         write: Callable[[Event[Any]], bytes],
         read: Callable[[Any], Event[Any]],
     ) -> None:
+        require_places(cls, ATTRIBUTES)
         self._cls = cls
         self._write = write
         self._read = read
