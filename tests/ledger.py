@@ -9,94 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
-from event_flow import AppEngine, Event, ExceptionEvent, ShutdownReport
+from records import ENDED, PLENTY, Author, Call, Fate, Publication, Redelivery, State, Thing, keep
+from redeliveries import Redeliveries
 
-PROMISES = {
-    1: "order",
-    2: "bounded",
-    3: "no deadlock",
-    4: "exactly once",
-    5: "all or nothing",
-    6: "isolation",
-    7: "clean end",
-}
-PLENTY = 10_000
+from event_flow import AppEngine, EngineClosed, EngineState, Event, ExceptionEvent, ShutdownReport
 
-
-def keep(number: int, holds: object, otherwise: object) -> None:
-    """Raise an `AssertionError` that names the promise, unless it `holds`."""
-    if not holds:
-        raise AssertionError(f"promise {number}, {PROMISES[number]}: {otherwise}")
-
-
-class Fate(Enum):
-    PENDING = "the publish has not returned"
-    MADE = "it has returned, or a handler has got the event"
-    REFUSED = "it was cancelled, or raised"
-    UNSURE = "one of many in a publish that was cut short"
-
-
-@dataclass(eq=False, slots=True)
-class Publication:
-    """One event that was published."""
-
-    publisher: str
-    serial: int
-    generation: int  # how many handlers are behind it
-    inside: str | None = None  # whose call publishes it
-    is_one_of_many: bool = False
-    is_early: bool = False  # before the handlers run
-    fate: Fate = Fate.PENDING
-    seen_by: set[str] = field(default_factory=set)
-
-    def __repr__(self) -> str:
-        return f"{self.publisher}:{self.serial}"
-
-
-class Thing(Event[Publication]):
-    pass
-
-
-class Red(Thing):
-    pass
-
-
-class DarkRed(Red):
-    pass
-
-
-class Green(Thing):
-    pass
-
-
-class State(Enum):
-    WORKS = "it is on its way"
-    WAITS = "it waits at its gate, or for time to pass"
-    DONE = "it has returned"
-    FAILED = "it has raised"
-    CANCELLED = "it was cancelled by the engine"
-
-
-ENDED = (State.DONE, State.FAILED, State.CANCELLED)
-
-
-@dataclass(eq=False, slots=True)
-class Call:
-    """One call of a handler, as the handler saw it."""
-
-    handler: str
-    events: list[Event[Any]]
-    state: State = State.WORKS
-    # What became of it may cross with a hard end: the engine hears too late of a thread that is done, or it cancels a task
-    # that just cancelled itself.
-    may_cross: bool = False
-
-    @property
-    def ordinary(self) -> tuple[Event[Any], ...]:
-        return tuple(event for event in self.events if not isinstance(event, ExceptionEvent))
+# From `stop()` on only those inside publish, and after the grace period nobody.
+CLOSED = (EngineState.DRAINING, EngineState.STOPPING, EngineState.STOPPED)
 
 
 @dataclass
@@ -110,6 +31,8 @@ class Ledger:
     max_backlog: int
     max_threads: int
     publications: dict[Thing, Publication] = field(default_factory=dict)
+    redeliveries: Redeliveries = field(default_factory=Redeliveries)
+    letters: list[ExceptionEvent] = field(default_factory=list)  # failures that handlers were told of
     calls: dict[str, list[Call]] = field(default_factory=dict)
     # Which handler may publish what, by all it was told so far.
     publishes: dict[str, set[type[Event[Any]]]] = field(default_factory=dict)
@@ -145,16 +68,37 @@ class Ledger:
                 for call in self.calls.get(event.handler.removeprefix("engine."), ())
             ):
                 self.broken.append((4, f"{name} got {event}, but nothing failed like that"))
+            self.letters.append(event)
             return
         assert isinstance(event, Thing)
         publication = event.data
         if publication.fate is Fate.REFUSED:
             self.broken.append((5, f"{name} got {event}, which was refused or cancelled"))
         if name in publication.seen_by:
-            self.broken.append((4, f"{name} got {event} twice"))
+            self.broken += self.redeliveries.note_seen(name, event)
         publication.seen_by.add(name)
         # The publish cannot say so before it gets its turn, or not at all.
         publication.fate = Fate.MADE
+
+    def ask_again(self, failure: ExceptionEvent, author: Author, began: EngineState) -> Redelivery | None:
+        """Somebody is about to redeliver. None if he must not: often enough, or some of it is still under way."""
+        handler = failure.handler.removeprefix("engine.")
+        if not self.redeliveries.may_ask(handler, failure.events):
+            return None
+        redelivery = Redelivery(author, handler, failure.events, began)
+        self.redeliveries.asked.append(redelivery)
+        return redelivery
+
+    def judge_refusal(self, exc: BaseException, what: object, author: Author, state: EngineState) -> None:
+        """A publish, or a redelivery, has raised."""
+        is_open = state is EngineState.RUNNING or (state is EngineState.DRAINING and author.is_inside)
+        if isinstance(exc, EngineClosed) and is_open:
+            self.broken.append((4, f"{what} was refused although the engine is {state.value}"))
+
+    def judge_acceptance(self, made: Publication | Redelivery) -> None:
+        """A publish, or a redelivery, has returned."""
+        if made.began in CLOSED and not (made.author.is_inside and made.began is EngineState.DRAINING):
+            self.broken.append((7, f"{made} was taken although the engine was {made.began.value} before"))
 
     def look(self, engine: AppEngine) -> None:
         """No lane ever holds more than it may, but for what is counted and what came before the start."""
@@ -193,6 +137,7 @@ class Ledger:
                 other
                 for other, wanted in self.wants.items()
                 if any(issubclass(published, wanted) for published in self._published_by(name))
+                or other in self.redeliveries.targets_of(name)
             }
             for name in self.wants
         }
@@ -216,12 +161,14 @@ class Ledger:
     def _judge_order(self) -> None:
         for name in self.wants:
             last: dict[str, int] = {}
-            for event in self.seen(name):
+            # What came again has an order of its own.
+            for event in dict.fromkeys(self.seen(name)):
                 if isinstance(event, Thing):
                     publication = event.data
-                    before = last.get(publication.publisher, -1)
+                    author = publication.author.name
+                    before = last.get(author, -1)
                     keep(1, publication.serial > before, f"{name} got {publication} after number {before}")
-                    last[publication.publisher] = publication.serial
+                    last[author] = publication.serial
 
     # -- what must hold at the end ---------------------------------------------------------------------------------
 
@@ -251,14 +198,16 @@ class Ledger:
         for what, seen, told in (("handled", handled, numbers.handled), ("failed", failed, numbers.failed)):
             right = seen - crossing <= told <= seen if crossing else told == seen
             keep(4, right, f"{name} has {what} {seen} events, and the report says {told}")
-        lost = Counter(
-            type(event).__name__
-            for event in self.wanted(name, Fate.MADE)
-            if not any(
-                event in call.events for call in self.calls[name] if call.state in (State.DONE, State.FAILED)
-            )
+        settled = Counter(
+            event
+            for call in self.calls[name]
+            if call.state in (State.DONE, State.FAILED)
+            for event in call.events
         )
-        unsure = Counter(type(event).__name__ for event in self.wanted(name, Fate.UNSURE))
+        sure, perhaps = self.redeliveries.delivered(name)
+        made = Counter(self.wanted(name, Fate.MADE)) + Counter(sure)
+        lost = Counter(type(event).__name__ for event in (made - settled).elements())
+        unsure = Counter(type(event).__name__ for event in [*self.wanted(name, Fate.UNSURE), *perhaps])
         for event_class in {*lost, *unsure, *abandoned} - {ExceptionEvent.__name__}:
             least, told = lost[event_class], abandoned.get(event_class, 0)
             most = least + unsure[event_class] + crossing
@@ -271,6 +220,9 @@ class Ledger:
                 keep(
                     5, publication.seen_by == wanting, f"{event} was published for {wanting}, not all got it"
                 )
+        for redelivery in self.redeliveries.asked:
+            if redelivery.fate is Fate.MADE:
+                keep(4, not redelivery.is_under_way, f"{redelivery}: only {redelivery.seen} came")
 
     def _judge_failures(self, report: ShutdownReport, *, is_drained: bool) -> None:
         failed = sum(

@@ -6,12 +6,25 @@ the test can end. And the numbers must be those of the ledger.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
-from ledger import PLENTY, Call, Fate, Ledger, Publication, State, Thing, keep
+from ledger import Ledger
+from records import PLENTY, Author, Call, Fate, State, keep
 
 from event_flow import AppEngine, Event, ExceptionEvent
 from event_flow.core.report import HandlerStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A publish, or a redelivery, that has not returned, and the handlers for one of which it waits."""
+
+    author: Author
+    what: str
+    handlers: frozenset[str]
+    is_one_of_many: bool = False
 
 
 class Quiescence:
@@ -21,10 +34,13 @@ class Quiescence:
         self.ledger = ledger
         self.engine = engine
         self.handlers = {name: engine.statistics().handlers[f"engine.{name}"] for name in ledger.wants}
-        self.pending = [
-            (event, publication)
+        self.waits = [
+            Wait(publication.author, str(event), self._wanting(type(event)), publication.is_one_of_many)
             for event, publication in ledger.publications.items()
             if publication.fate is Fate.PENDING
+        ] + [
+            Wait(redelivery.author, str(redelivery), frozenset([redelivery.handler]))
+            for redelivery in ledger.redeliveries.pending
         ]
 
     def judge(self) -> None:
@@ -33,15 +49,14 @@ class Quiescence:
             self._judge_numbers(name, numbers)
             self._judge_limits(name, numbers)
             self._judge_work(name, numbers)
-        for event, publication in self.pending:
-            if not publication.is_one_of_many:
-                self._judge_wait([event], publication)
-        many: dict[tuple[str, str | None], list[Event[Any]]] = {}
-        for event, publication in self.pending:
-            if publication.is_one_of_many:
-                many.setdefault((publication.publisher, publication.inside), []).append(event)
-        for (name, _), events in many.items():
-            keep(3, self._have_reason(events, set()), f"{name} waits with {events}, and nothing can end that")
+        many: dict[Author, set[str]] = {}
+        for wait in self.waits:
+            if wait.is_one_of_many:
+                many.setdefault(wait.author, set()).update(wait.handlers)
+            else:
+                self._judge_wait(wait)
+        for author, handlers in many.items():
+            keep(3, self._have_reason(handlers, set()), f"{author} waits with many, and nothing can end that")
 
     # -- promise 4 -------------------------------------------------------------------------------------------------
 
@@ -59,7 +74,9 @@ class Quiescence:
         keep(4, numbers.accepted == told, f"the numbers of {name} do not add up: {numbers}")
         things = len(ledger.wanted(name, Fate.MADE))
         perhaps = len(ledger.wanted(name, Fate.UNSURE))
-        perhaps += sum(publication.is_one_of_many for event, publication in self.pending)
+        perhaps += sum(wait.is_one_of_many for wait in self.waits)
+        again, perhaps_again = (len(events) for events in ledger.redeliveries.delivered(name))
+        things, perhaps = things + again, perhaps + perhaps_again
         least, most = self._failures_for(name)
         keep(
             4,
@@ -93,10 +110,11 @@ class Quiescence:
         ledger = self.ledger
         if name not in ledger.in_circle():
             keep(2, not numbers.over_limit, f"{name} went over its limit, and nobody waits in a circle")
-        inside = sum(event.data.inside is not None for event in ledger.wanted(name, Fate.MADE, Fate.UNSURE))
-        inside += self._failures_for(name)[1] + sum(
-            publication.inside is not None for _, publication in self.pending
+        inside = sum(
+            event.data.author.handler is not None for event in ledger.wanted(name, Fate.MADE, Fate.UNSURE)
         )
+        inside += sum(len(events) for events in ledger.redeliveries.delivered(name, inside=True))
+        inside += self._failures_for(name)[1] + sum(wait.author.handler is not None for wait in self.waits)
         keep(
             2,
             numbers.over_limit <= inside,
@@ -116,19 +134,16 @@ class Quiescence:
             keep(3, self._can_be_freed(name, set()), f"{name} does nothing: {numbers}")
 
     def _of_call(self, call: Call) -> bool:
-        return any(publication.inside == call.handler for _, publication in self.pending)
+        return any(wait.author.handler == call.handler for wait in self.waits)
 
-    def _judge_wait(self, events: list[Thing], publication: Publication) -> None:
-        if publication.inside is None:
-            full = any(self._is_full(name) for name in self._wanting(events))
-            keep(3, full, f"{publication} waits although there is room")
-        keep(3, self._have_reason(events, set()), f"{publication} waits, and nothing can end that")
+    def _judge_wait(self, wait: Wait) -> None:
+        if wait.author.handler is None:
+            keep(3, any(map(self._is_full, wait.handlers)), f"{wait.what} waits although there is room")
+        keep(3, self._have_reason(wait.handlers, set()), f"{wait.what} waits, and nothing can end that")
 
-    def _have_reason(self, events: list[Any], looked_at: set[str]) -> bool:
-        """Whether one of the lanes that a publish may wait for will have room once the test lets something go on."""
-        return any(
-            self._is_full(name) and self._can_be_freed(name, looked_at) for name in self._wanting(events)
-        )
+    def _have_reason(self, handlers: Collection[str], looked_at: set[str]) -> bool:
+        """Whether one of the handlers that a publish may wait for will have room once the test lets something go on."""
+        return any(self._is_full(name) and self._can_be_freed(name, looked_at) for name in handlers)
 
     def _can_be_freed(self, name: str, looked_at: set[str]) -> bool:
         if name in looked_at:
@@ -138,11 +153,11 @@ class Quiescence:
         if call is not None and call.state is State.WAITS:
             return True
         if call is not None:
-            mine = [event for event, publication in self.pending if publication.inside == name]
+            mine = set().union(*(wait.handlers for wait in self.waits if wait.author.handler == name))
             return self._have_reason(mine, looked_at)
         calls, numbers = self.ledger.calls[name], self.handlers[name]
         if calls and self._is_at_its_end(calls[-1], numbers):
-            return self._have_reason([ExceptionEvent], looked_at)
+            return self._have_reason(self._wanting(ExceptionEvent), looked_at)
         if name in self.ledger.sync and numbers.running:
             return self._places_are_taken()
         return False
@@ -153,13 +168,10 @@ class Quiescence:
         waiting = sum(call is not None and call.state is State.WAITS for call in calls)
         return waiting >= self.ledger.max_threads
 
-    def _wanting(self, events: list[Any]) -> list[str]:
-        classes = {event if isinstance(event, type) else type(event) for event in events}
-        return [
-            name
-            for name, wanted in self.ledger.wants.items()
-            if any(issubclass(event_class, wanted) for event_class in classes)
-        ]
+    def _wanting(self, event_class: type[Event[Any]]) -> frozenset[str]:
+        return frozenset(
+            name for name, wanted in self.ledger.wants.items() if issubclass(event_class, wanted)
+        )
 
     def _is_full(self, name: str) -> bool:
         return self.handlers[name].queued >= self.ledger.queue_size

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from crew import Publisher
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ledger import PLENTY, DarkRed, Fate, Green, Red, State, Thing, keep
 from machines import BACKENDS, machine_test, run_machine
+from plans import Ending, How, Instruction, Setup, any_setup, instructions, things
 from quiescence import Quiescence
+from records import Fate, State, Thing, keep
 from stepped_loop import NO_TIME, SteppedLoop
-from traffic import GRACE_PERIOD, Ending, HandlerPlan, How, Instruction, Publisher, Setup, Traffic
+from traffic import GRACE_PERIOD, TITLES, Traffic
 
-from event_flow import EngineState, Event, ExceptionEvent
+from event_flow import EngineState
 
 # Virtual seconds after which everything that has a deadline is over.
 ALL_TIMEOUTS = 100.0
@@ -34,63 +36,12 @@ class End(Enum):
     NATIVE = "on asyncio the task that called run() is cancelled natively; on Trio the scope"
 
 
-things = st.sampled_from([Thing, Red, DarkRed, Green])
-# Leaves most often: with a base class most of what handlers publish comes back to them.
-anything: list[type[Event[Any]]] = [DarkRed, DarkRed, Green, Green, Red, Thing, ExceptionEvent, Event]
-instructions = st.builds(
-    Instruction,
-    waits=st.booleans(),
-    seconds=st.sampled_from([0, 0, 1]),
-    onward=st.lists(things, max_size=2).map(tuple),
-    how=st.sampled_from(How),
-    ending=st.sampled_from([Ending.RETURNS] * 5 + [Ending.FAILS] * 2 + [Ending.CANCELS_ITSELF]),
-)
-setups = st.builds(
-    Setup,
-    handlers=st.lists(
-        st.builds(
-            HandlerPlan,
-            wants=st.lists(st.sampled_from(anything), min_size=1, max_size=2).map(tuple),
-            is_sync=st.booleans(),
-            first=instructions,
-        ),
-        min_size=1,
-        max_size=4,
-    ).map(tuple),
-    queue_size=st.sampled_from([1, 2, 3, 1000]),
-    max_batch=st.sampled_from([1, 2, 3, 1000]),
-    max_backlog=st.sampled_from([PLENTY, PLENTY, 1]),
-    max_threads=st.sampled_from([1, 2]),
-    is_strict=st.sampled_from([False, False, False, True]),
-    in_hook=st.lists(things, max_size=2).map(tuple),
-)
-
-
-@st.composite
-def rings(draw: st.DrawFn) -> Setup:
-    """Handlers that publish to each other in a circle, with next to no room: all of them wait for the next at some time."""
-    classes = draw(st.permutations([DarkRed, Green]))
-    is_sync = draw(st.booleans())
-    times = draw(st.integers(1, 2))
-    return Setup(
-        handlers=tuple(
-            HandlerPlan((wanted,), is_sync, Instruction(onward=(published,) * times))
-            for wanted, published in zip(classes, reversed(classes), strict=True)
-        ),
-        queue_size=draw(st.integers(1, 2)),
-        max_batch=draw(st.integers(1, 2)),
-        max_backlog=draw(st.sampled_from([PLENTY, 1])),
-        max_threads=1,
-        is_strict=False,
-        in_hook=(DarkRed, Green),
-    )
-
-
-any_setup = st.one_of(setups, setups, setups, rings())
-
 # How many passes of the loop a step waits for; None: until everything waits.
 turns = st.sampled_from([None, None, None, 0, 1, 3])
 somebody = st.integers(0, 3)
+publishers = st.sampled_from(
+    ["p0", "p1", "thread", *(f"{title}.{part}" for title in TITLES for part in ("work", "tick"))]
+)
 
 
 class AnyTraffic(RuleBasedStateMachine):
@@ -104,7 +55,7 @@ class AnyTraffic(RuleBasedStateMachine):
 
     @initialize(
         seed=st.integers(0, 2**16),
-        setup=st.one_of(setups, setups, setups, rings()),
+        setup=any_setup,
         early=st.lists(things, max_size=3).map(tuple),
     )
     def begin(self, seed: int, setup: Setup, early: tuple[type[Thing], ...]) -> None:
@@ -117,8 +68,8 @@ class AnyTraffic(RuleBasedStateMachine):
         self.end: End | None = None
         self.was_hasty = False
         if early:
-            self.traffic.tasks[0].ask(How.ONE_BY_ONE, early)
-            self._set_off(self.traffic.tasks[0])
+            self.traffic.tasks[0].asked.append((How.ONE_BY_ONE, early))
+            self.traffic.tasks[0].set_off()
         self._run()
 
     def _run(self) -> None:
@@ -159,22 +110,10 @@ class AnyTraffic(RuleBasedStateMachine):
         else:
             self.loop.do(lambda: _take_turns(turns))
 
-    def _set_off(self, publisher: Publisher) -> None:
-        assert self.loop is not None
-        if publisher is self.traffic.thread:
-            if not publisher.is_busy:
-                publisher.is_busy = True
-                self.loop.do(lambda: self.traffic.loop.turns.start(publisher.publish_all_from_thread))
-        elif publisher is self.traffic.worker:
-            self.loop.do(lambda: publisher.arrival.set() if publisher.arrival is not None else None)
-        elif publisher is not self.traffic.ticker and not publisher.is_busy:
-            publisher.is_busy = True
-            self.loop.start(publisher.publish_all)
-
     # -- what happens ----------------------------------------------------------------------------------------------
 
     @rule(
-        who=st.sampled_from(["p0", "p1", "thread", "worker", "ticker"]),
+        who=publishers,
         how=st.sampled_from(How),
         classes=st.lists(things, min_size=2, max_size=6).map(tuple),
         turns=turns,
@@ -183,11 +122,9 @@ class AnyTraffic(RuleBasedStateMachine):
         self._publish(who, how, classes, turns)
 
     def _publish(self, who: str, how: How, classes: tuple[type[Thing], ...], turns: int | None) -> None:
-        traffic = self.traffic
-        everybody = [*traffic.tasks, traffic.thread, traffic.worker, traffic.ticker]
-        publisher = next(publisher for publisher in everybody if publisher.name == who)
-        publisher.ask(how, classes)
-        self._set_off(publisher)
+        publisher = self.traffic.publishers[who]
+        publisher.asked.append((how, classes))
+        publisher.set_off()
         self._let(turns)
 
     @rule(
@@ -201,6 +138,28 @@ class AnyTraffic(RuleBasedStateMachine):
         """Publish one class until its lanes are full."""
         self._publish(who, how, (event_class,) * times, turns)
 
+    @precondition(lambda self: self.traffic.letters)
+    @rule(who=publishers, how=st.sampled_from(How), which=st.integers(0, 3), turns=turns)
+    def redeliver(self, who: str, how: How, which: int, turns: int | None) -> None:
+        """Somebody else than the handler that was told of a failure."""
+        publisher: Publisher = self.traffic.publishers[who]
+        if publisher.is_sync:  # there is no way to do that from a thread
+            publisher = self.traffic.tasks[0]
+        self._redeliver(publisher, how, which)
+        self._let(turns)
+
+    def _redeliver(self, publisher: Publisher, how: How, which: int) -> None:
+        letters = self.traffic.letters
+        publisher.asked.append((how, letters[-1 - which % len(letters)]))
+        publisher.set_off()
+
+    @rule(who=st.sampled_from(TITLES), turns=turns, often=st.integers(0, 2))
+    def dismiss(self, who: str, turns: int | None, often: int) -> None:
+        """A task of the engine returns, once it has published what it was told to."""
+        if not often:
+            self.traffic.workers[who].dismiss()
+            self._let(turns)
+
     @rule(who=somebody, instruction=instructions)
     def instruct(self, who: int, instruction: Instruction) -> None:
         self.traffic.instruct(self._name(who), instruction)
@@ -210,6 +169,18 @@ class AnyTraffic(RuleBasedStateMachine):
         assert self.loop is not None
         self.loop.do(lambda: self.traffic.open_gate(self._name(who)))
         self._let(turns)
+
+    @rule()
+    def open_gates(self) -> None:
+        self._open_gates()
+
+    def _open_gates(self) -> None:
+        """So often that most of what waits behind the first calls gets through, too."""
+        assert self.loop is not None
+        for _ in range(5):
+            for name in self.traffic.names:
+                self.loop.do(lambda name=name: self.traffic.open_gate(name))  # type: ignore[misc]
+            self._let(None)
 
     @rule(seconds=st.sampled_from([1.0, 1.0, 8.0]))
     def let_time_pass(self, seconds: float) -> None:
@@ -233,6 +204,7 @@ class AnyTraffic(RuleBasedStateMachine):
         numbers, ledger = self.engine.statistics(), self.traffic.ledger
         if self.engine.state is EngineState.RUNNING:
             waiting = [event for event in ledger.publications if event.data.fate is Fate.PENDING]
+            waiting = [*waiting, *ledger.redeliveries.pending]
             keep(3, not waiting, f"nothing holds {waiting} up, and they wait for ever")
             keep(3, not numbers.queued and not numbers.running, f"it never becomes idle: {numbers}")
 
@@ -312,10 +284,12 @@ class AnyTraffic(RuleBasedStateMachine):
         ledger.judge_end(self.engine, is_drained=is_drained)
         self._judge_hooks()
         self._judge_what_was_raised()
-        self._free_threads()
         report = self.engine.report
         assert report is not None
         keep(7, not report.tasks_left, f"tasks left: {report.tasks_left}")
+        unnamed = Counter(self.traffic.threads_at_gates) - Counter(report.threads_left)
+        keep(7, not unnamed, f"{unnamed} were left in threads, and the report names {report.threads_left}")
+        self._free_threads()
         tasks = self.loop.do(_number_of_tasks)
         keep(7, tasks == self.tasks_before, f"{tasks - self.tasks_before} tasks are left")
         self.traffic.open_ledger()
@@ -323,7 +297,8 @@ class AnyTraffic(RuleBasedStateMachine):
         self.is_over = True
 
     def _judge_hooks(self) -> None:
-        expected = ["outer starts", "inner starts", "inner exits", "outer exits", "engine exits"]
+        titles = ["engine", "outer", "inner"]
+        expected = [*(f"{title} starts" for title in titles), *(f"{title} exits" for title in titles[::-1])]
         diary = self.traffic.diary
         keep(7, diary == expected, f"the hooks ran in this order: {diary}")
 
@@ -344,7 +319,7 @@ class AnyTraffic(RuleBasedStateMachine):
 
     def _free_threads(self) -> None:
         """What still runs in threads is at its end once the test lets it."""
-        self._calm_down()
+        self._release()
         threads = [
             thread
             for thread in threading.enumerate()
@@ -354,6 +329,12 @@ class AnyTraffic(RuleBasedStateMachine):
             thread.join(THREAD_END)
         left = [thread.name for thread in threads if thread.is_alive()]
         keep(7, not left, f"threads are left: {left}")
+
+    def _release(self) -> None:
+        """Whatever waits for the test waits no more."""
+        for worker in self.traffic.workers.values():
+            worker.dismiss()
+        self._calm_down()
 
     @invariant()
     def promises(self) -> None:
@@ -367,13 +348,8 @@ class AnyTraffic(RuleBasedStateMachine):
         if is_hard and not self.is_over:
             keep(7, state is EngineState.STOPPED, f"it is {state.value} after {self.end}, {ledger.may_raise}")
         if state is EngineState.DRAINING:
-            outside = [
-                event
-                for event, publication in ledger.publications.items()
-                if publication.fate is Fate.PENDING
-                and publication.inside is None
-                and publication.publisher != "ticker"
-            ]
+            asked = [*ledger.publications.values(), *ledger.redeliveries.asked]
+            outside = [each for each in asked if each.fate is Fate.PENDING and not each.author.is_inside]
             keep(7, not outside, f"it drains, and {outside} still wait from outside")
         if self.engine.state is EngineState.RUNNING and self.end is None:
             self.loop.do(Quiescence(self.traffic.ledger, self.engine).judge)
@@ -392,13 +368,17 @@ class AnyTraffic(RuleBasedStateMachine):
         try:
             if sys.exc_info()[0] is not None:
                 # It has failed, and this must not hide how.
-                self._calm_down()
+                self._release()
                 return
             if self.end is None and self.engine.state is EngineState.RUNNING:
                 self._let(None)
-                self.calm_down()
+                if self.loop.random.random() < 0.5:
+                    self.calm_down()
                 self.end = End.STOP
                 self._order(End.STOP)
+                if self.traffic.letters:
+                    self._redeliver(self.traffic.tasks[1], How.ONE_BY_ONE, 0)
+                self._open_gates()
             if not self.is_over:
                 self._see_it_end()
         finally:
