@@ -116,6 +116,12 @@ class Ledger:
 
     # -- derived ---------------------------------------------------------------------------------------------------
 
+    @property
+    def pending(self) -> list[Publication | Redelivery]:
+        """What has not returned."""
+        asked = [*self.publications.values(), *self.redeliveries.asked]
+        return [each for each in asked if each.fate is Fate.PENDING]
+
     def seen(self, name: str) -> Iterator[Event[Any]]:
         return (event for call in self.calls[name] for event in call.events)
 

@@ -80,7 +80,8 @@ plans = st.builds(
     is_sync=st.booleans(),
     first=instructions,
 )
-in_threads = st.sets(st.sampled_from(["engine", "outer", "inner"])).map(frozenset)
+everything = ["engine", "outer", "inner"]
+in_threads = st.sampled_from([[], ["engine"], ["outer"], ["inner"], everything, everything]).map(frozenset)
 hooks = st.lists(things, max_size=2).map(tuple)
 setups = st.builds(
     Setup,
@@ -111,6 +112,7 @@ def rings(draw: st.DrawFn) -> Setup:
         max_batch=draw(st.integers(1, 2)),
         max_backlog=draw(st.sampled_from([PLENTY, 1])),
         max_threads=1,
+        sync=draw(in_threads),
         in_hook=(DarkRed, Green),
     )
 
@@ -118,7 +120,7 @@ def rings(draw: st.DrawFn) -> Setup:
 @st.composite
 def second_chances(draw: st.DrawFn) -> Setup:
     """A handler that fails, and one that redelivers what it failed with, which may be itself; often with next to no room."""
-    how = draw(st.sampled_from([How.ONE_BY_ONE, How.CHILDREN, How.GIVEN_UP]))
+    how = draw(st.sampled_from([How.ONE_BY_ONE, How.CHILDREN, How.GIVEN_UP, How.GIVEN_UP]))
     heals = Instruction(waits=draw(st.booleans()), redelivers=True, how=how)
     fails = Instruction(waits=draw(st.booleans()), ending=Ending.FAILS)
     if draw(st.booleans()):
@@ -138,4 +140,4 @@ def second_chances(draw: st.DrawFn) -> Setup:
     )
 
 
-any_setup = st.one_of(setups, setups, setups, rings(), second_chances())
+any_setup = st.one_of(setups, setups, rings(), second_chances(), second_chances())

@@ -118,9 +118,9 @@ class Publishing:
             if isinstance(event, wanted)
         )
         # Who waits longer comes first.
-        others = sum(publication.fate is Fate.PENDING for publication in ledger.publications.values()) > 1
+        others = len(ledger.pending) > 1
         failing = any(calls and calls[-1].state is State.FAILED for calls in ledger.calls.values())
-        if not (full or others or failing or ledger.redeliveries.pending):
+        if not (full or others or failing):
             ledger.broken.append((2, f"there is room for {event}, and it was refused"))
 
     # -- redelivering ----------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import anyio
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ledger import keep
 from machines import machine_test, run_machine
+from records import keep
 
 from event_flow import BacklogExceeded, EngineClosed, Event
 from event_flow.core.bus import Bus

@@ -14,8 +14,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ledger import keep
 from machines import BACKENDS, machine_test, run_machine
+from records import keep
 from stepped_loop import SteppedLoop
 
 from event_flow import (

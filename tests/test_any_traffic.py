@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
 from enum import Enum
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
-from crew import Publisher
+from crew import TICK, Publisher
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from machines import BACKENDS, machine_test, run_machine
 from plans import Ending, How, Instruction, Setup, any_setup, instructions, things
 from quiescence import Quiescence
-from records import Fate, State, Thing, keep
+from records import State, Thing, keep
+from stage import End, Stage
 from stepped_loop import NO_TIME, SteppedLoop
 from traffic import GRACE_PERIOD, TITLES, Traffic
 
@@ -30,10 +28,13 @@ ALL_TIMEOUTS = 100.0
 THREAD_END = 5.0
 
 
-class End(Enum):
-    STOP = "engine.stop()"
-    CANCEL = "the scope around run() is cancelled"
-    NATIVE = "on asyncio the task that called run() is cancelled natively; on Trio the scope"
+class Farewell(Enum):
+    """How an engine is stopped that still runs after the last step."""
+
+    CALM = "when everything has come to an end by itself"
+    AT_ONCE = "while handlers wait at their gates, which then open"
+    IN_FULL_SWING = "while all publish besides"
+    STUCK = "while handlers wait at gates that nobody opens"
 
 
 # How many passes of the loop a step waits for; None: until everything waits.
@@ -44,7 +45,7 @@ publishers = st.sampled_from(
 )
 
 
-class AnyTraffic(RuleBasedStateMachine):
+class AnyTraffic(Stage, RuleBasedStateMachine):
     """What happens to the engine, step by step. After a step that waits for everything the promises are judged."""
 
     backend: str
@@ -57,8 +58,10 @@ class AnyTraffic(RuleBasedStateMachine):
         seed=st.integers(0, 2**16),
         setup=any_setup,
         early=st.lists(things, max_size=3).map(tuple),
+        farewell=st.sampled_from([*Farewell, Farewell.IN_FULL_SWING]),
     )
-    def begin(self, seed: int, setup: Setup, early: tuple[type[Thing], ...]) -> None:
+    def begin(self, seed: int, setup: Setup, early: tuple[type[Thing], ...], farewell: Farewell) -> None:
+        self.farewell = farewell
         self.loop = SteppedLoop(self.backend, seed)
         self.traffic = Traffic(self.loop, setup)
         self.engine = self.traffic.engine
@@ -71,44 +74,6 @@ class AnyTraffic(RuleBasedStateMachine):
             self.traffic.tasks[0].asked.append((How.ONE_BY_ONE, early))
             self.traffic.tasks[0].set_off()
         self._run()
-
-    def _run(self) -> None:
-        assert self.loop is not None
-        self.is_over = False
-        self.raised: BaseException | None = None
-        self.was_cancelled = False
-        self.asked_at = self.ended_at = 0.0
-        self.end = None
-        self.was_hasty = False
-        self.loop.start(self._host)
-        self._let(None)
-
-    async def _host(self) -> None:
-        native = asyncio.current_task() if self.backend == "asyncio" else None
-        with anyio.CancelScope() as self.scope:
-            self.cancel_natively: Callable[[], object] = native.cancel if native else self.scope.cancel
-            try:
-                await self.engine.run()
-            except BaseException as exc:
-                if not isinstance(exc, anyio.get_cancelled_exc_class()):
-                    self.raised = exc
-                else:
-                    self.was_cancelled = True
-                    if native is None or self.scope.cancel_called:
-                        raise
-                    while native.cancelling():
-                        native.uncancel()
-            finally:
-                self.ended_at = anyio.current_time()
-
-    def _let(self, turns: int | None) -> None:
-        """Let things happen."""
-        assert self.loop is not None
-        self.is_settled = turns is None
-        if turns is None:
-            self.loop.settle()
-        else:
-            self.loop.do(lambda: _take_turns(turns))
 
     # -- what happens ----------------------------------------------------------------------------------------------
 
@@ -148,11 +113,6 @@ class AnyTraffic(RuleBasedStateMachine):
         self._redeliver(publisher, how, which)
         self._let(turns)
 
-    def _redeliver(self, publisher: Publisher, how: How, which: int) -> None:
-        letters = self.traffic.letters
-        publisher.asked.append((how, letters[-1 - which % len(letters)]))
-        publisher.set_off()
-
     @rule(who=st.sampled_from(TITLES), turns=turns, often=st.integers(0, 2))
     def dismiss(self, who: str, turns: int | None, often: int) -> None:
         """A task of the engine returns, once it has published what it was told to."""
@@ -170,23 +130,15 @@ class AnyTraffic(RuleBasedStateMachine):
         self.loop.do(lambda: self.traffic.open_gate(self._name(who)))
         self._let(turns)
 
-    @rule()
-    def open_gates(self) -> None:
-        self._open_gates()
-
-    def _open_gates(self) -> None:
-        """So often that most of what waits behind the first calls gets through, too."""
-        assert self.loop is not None
-        for _ in range(5):
-            for name in self.traffic.names:
-                self.loop.do(lambda name=name: self.traffic.open_gate(name))  # type: ignore[misc]
-            self._let(None)
+    @rule(times=st.integers(1, 5))
+    def open_gates(self, times: int) -> None:
+        """So often that what waits behind the first calls gets through, too."""
+        self._open_gates(times)
 
     @rule(seconds=st.sampled_from([1.0, 1.0, 8.0]))
     def let_time_pass(self, seconds: float) -> None:
         assert self.loop is not None
-        self.loop.let_pass(seconds)
-        self._let(None)
+        self._let_pass(seconds)
 
     @precondition(lambda self: any(publisher.scope for publisher in self.traffic.tasks))
     @rule(data=st.data(), turns=turns)
@@ -203,20 +155,8 @@ class AnyTraffic(RuleBasedStateMachine):
         self._calm_down()
         numbers, ledger = self.engine.statistics(), self.traffic.ledger
         if self.engine.state is EngineState.RUNNING:
-            waiting = [event for event in ledger.publications if event.data.fate is Fate.PENDING]
-            waiting = [*waiting, *ledger.redeliveries.pending]
-            keep(3, not waiting, f"nothing holds {waiting} up, and they wait for ever")
+            keep(3, not ledger.pending, f"nothing holds {ledger.pending} up, and they wait for ever")
             keep(3, not numbers.queued and not numbers.running, f"it never becomes idle: {numbers}")
-
-    def _calm_down(self) -> None:
-        assert self.loop is not None
-        for name in self.traffic.names:
-            self.traffic.instruct(name, Instruction())
-        for _ in range(3):  # a call that was told to wait may come once more, for events it got before
-            for name in self.traffic.names:
-                self.loop.do(lambda name=name: self.traffic.open_gate(name))  # type: ignore[misc]
-            self.loop.let_pass(20)
-        self._let(None)
 
     @precondition(lambda self: self.end is None)
     @rule(
@@ -243,17 +183,6 @@ class AnyTraffic(RuleBasedStateMachine):
         self.was_hasty = True
         self._order(End.CANCEL)
         self._let(turns)
-
-    def _order(self, end: End) -> None:
-        assert self.loop is not None
-        order: dict[End, Callable[[], object]] = {
-            End.STOP: self.engine.stop,
-            End.CANCEL: self.scope.cancel,
-            End.NATIVE: self.cancel_natively,
-        }
-        now = self.loop.do(lambda: _call(order[end]))
-        if self.end is not None and not self.was_hasty:
-            self.asked_at = now
 
     @precondition(lambda self: not self.is_over and (self.end or self.engine.state is EngineState.STOPPED))
     @rule()
@@ -330,12 +259,6 @@ class AnyTraffic(RuleBasedStateMachine):
         left = [thread.name for thread in threads if thread.is_alive()]
         keep(7, not left, f"threads are left: {left}")
 
-    def _release(self) -> None:
-        """Whatever waits for the test waits no more."""
-        for worker in self.traffic.workers.values():
-            worker.dismiss()
-        self._calm_down()
-
     @invariant()
     def promises(self) -> None:
         if self.loop is None:
@@ -348,8 +271,7 @@ class AnyTraffic(RuleBasedStateMachine):
         if is_hard and not self.is_over:
             keep(7, state is EngineState.STOPPED, f"it is {state.value} after {self.end}, {ledger.may_raise}")
         if state is EngineState.DRAINING:
-            asked = [*ledger.publications.values(), *ledger.redeliveries.asked]
-            outside = [each for each in asked if each.fate is Fate.PENDING and not each.author.is_inside]
+            outside = [each for each in ledger.pending if not each.author.is_inside]
             keep(7, not outside, f"it drains, and {outside} still wait from outside")
         if self.engine.state is EngineState.RUNNING and self.end is None:
             self.loop.do(Quiescence(self.traffic.ledger, self.engine).judge)
@@ -361,8 +283,28 @@ class AnyTraffic(RuleBasedStateMachine):
         names = self.traffic.names
         return names[who % len(names)]
 
+    def _say_farewell(self) -> None:
+        """Stop an engine that runs, as was drawn at the beginning."""
+        traffic = self.traffic
+        if self.farewell is Farewell.CALM:
+            self.calm_down()
+        elif self.farewell is Farewell.IN_FULL_SWING:
+            for _ in range(2):
+                self._ask_everybody(3)
+                self._open_gates(1)
+            self._let_pass(TICK)
+            self.promises()
+        self.end = End.STOP
+        self._order(End.STOP)
+        if self.farewell is not Farewell.CALM:
+            self._ask_everybody(1)
+            if traffic.letters:
+                self._redeliver(traffic.tasks[1], How.ONE_BY_ONE, 0)
+        if self.farewell is not Farewell.STUCK:
+            self._open_gates(5)
+
     def teardown(self) -> None:
-        """Everything comes to an end by itself, and then the engine is stopped with nothing left to do."""
+        """Whatever runs is stopped, and is at its end when its time is over."""
         if self.loop is None:
             return
         try:
@@ -372,13 +314,7 @@ class AnyTraffic(RuleBasedStateMachine):
                 return
             if self.end is None and self.engine.state is EngineState.RUNNING:
                 self._let(None)
-                if self.loop.random.random() < 0.5:
-                    self.calm_down()
-                self.end = End.STOP
-                self._order(End.STOP)
-                if self.traffic.letters:
-                    self._redeliver(self.traffic.tasks[1], How.ONE_BY_ONE, 0)
-                self._open_gates()
+                self._say_farewell()
             if not self.is_over:
                 self._see_it_end()
         finally:
@@ -390,19 +326,8 @@ def _cancel(publisher: Publisher) -> None:
         publisher.scope.cancel()
 
 
-def _call(order: Callable[[], object]) -> float:
-    """Call it, and tell when."""
-    order()
-    return anyio.current_time()
-
-
 def _number_of_tasks() -> int:
     return len(anyio.get_running_tasks())
-
-
-async def _take_turns(turns: int) -> None:
-    for _ in range(turns):
-        await checkpoint()
 
 
 @machine_test

@@ -1,0 +1,137 @@
+"""The stage on which an engine in traffic lives: it is run there, let go on for a while, asked to end, and judged by others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+
+import anyio
+from anyio.lowlevel import checkpoint
+from crew import Publisher
+from plans import How, Instruction
+from records import DarkRed, Green
+from stepped_loop import SteppedLoop
+from traffic import Traffic
+
+from event_flow import AppEngine
+
+
+class End(Enum):
+    STOP = "engine.stop()"
+    CANCEL = "the scope around run() is cancelled"
+    NATIVE = "on asyncio the task that called run() is cancelled natively; on Trio the scope"
+
+
+class Stage:
+    """One engine, from run to run. Nothing happens between two calls of its methods."""
+
+    backend: str
+    loop: SteppedLoop | None
+    traffic: Traffic
+    engine: AppEngine
+    end: End | None
+    is_over: bool
+    is_settled: bool
+    was_hasty: bool
+
+    def _run(self) -> None:
+        assert self.loop is not None
+        self.is_over = False
+        self.raised: BaseException | None = None
+        self.was_cancelled = False
+        self.asked_at = self.ended_at = 0.0
+        self.end = None
+        self.was_hasty = False
+        self.loop.start(self._host)
+        self._let(None)
+
+    async def _host(self) -> None:
+        native = asyncio.current_task() if self.backend == "asyncio" else None
+        with anyio.CancelScope() as self.scope:
+            self.cancel_natively: Callable[[], object] = native.cancel if native else self.scope.cancel
+            try:
+                await self.engine.run()
+            except BaseException as exc:
+                if not isinstance(exc, anyio.get_cancelled_exc_class()):
+                    self.raised = exc
+                else:
+                    self.was_cancelled = True
+                    if native is None or self.scope.cancel_called:
+                        raise
+                    while native.cancelling():
+                        native.uncancel()
+            finally:
+                self.ended_at = anyio.current_time()
+
+    def _let(self, turns: int | None) -> None:
+        """Let things happen."""
+        assert self.loop is not None
+        self.is_settled = turns is None
+        if turns is None:
+            self.loop.settle()
+        else:
+            self.loop.do(lambda: _take_turns(turns))
+
+    def _let_pass(self, seconds: float) -> None:
+        assert self.loop is not None
+        self.loop.let_pass(seconds)
+        self._let(None)
+
+    def _order(self, end: End) -> None:
+        assert self.loop is not None
+        order: dict[End, Callable[[], object]] = {
+            End.STOP: self.engine.stop,
+            End.CANCEL: self.scope.cancel,
+            End.NATIVE: self.cancel_natively,
+        }
+        now = self.loop.do(lambda: _call(order[end]))
+        if self.end is not None and not self.was_hasty:
+            self.asked_at = now
+
+    # -- what others are told ----------------------------------------------------------------------------------------
+
+    def _redeliver(self, publisher: Publisher, how: How, which: int) -> None:
+        letters = self.traffic.letters
+        publisher.asked.append((how, letters[-1 - which % len(letters)]))
+        publisher.set_off()
+
+    def _ask_everybody(self, times: int) -> None:
+        for publisher in self.traffic.publishers.values():
+            publisher.asked.append((How.ONE_BY_ONE, (Green, DarkRed) * times))
+            publisher.set_off()
+        self._let(None)
+
+    def _open_gates(self, times: int) -> None:
+        assert self.loop is not None
+        for _ in range(times):
+            for name in self.traffic.names:
+                self.loop.do(lambda name=name: self.traffic.open_gate(name))  # type: ignore[misc]
+            self._let(None)
+
+    def _calm_down(self) -> None:
+        assert self.loop is not None
+        for name in self.traffic.names:
+            self.traffic.instruct(name, Instruction())
+        for _ in range(3):  # a call that was told to wait may come once more, for events it got before
+            for name in self.traffic.names:
+                self.loop.do(lambda name=name: self.traffic.open_gate(name))  # type: ignore[misc]
+            self.loop.let_pass(20)
+        self._let(None)
+
+    def _release(self) -> None:
+        """Whatever waits for the test waits no more."""
+        for worker in self.traffic.workers.values():
+            worker.dismiss()
+        self._calm_down()
+
+
+def _call(order: Callable[[], object]) -> float:
+    """Call it, and tell when."""
+    order()
+    return anyio.current_time()
+
+
+async def _take_turns(turns: int) -> None:
+    for _ in range(turns):
+        await checkpoint()
