@@ -119,7 +119,7 @@ class Ledger:
     @property
     def pending(self) -> list[Publication | Redelivery]:
         """What has not returned."""
-        asked = [*self.publications.values(), *self.redeliveries.asked]
+        asked: list[Publication | Redelivery] = [*self.publications.values(), *self.redeliveries.asked]
         return [each for each in asked if each.fate is Fate.PENDING]
 
     def seen(self, name: str) -> Iterator[Event[Any]]:
