@@ -33,8 +33,12 @@ if TYPE_CHECKING:
 else:
     Instrument = object  # Trio asks for the methods only, and a run may do without it
 
-# Real seconds. A step takes milliseconds; one that is not over then goes round for ever.
-STUCK = 10.0
+# Passes of the loop. A step takes at most some thousand; one that is not over then goes round for ever.
+MOST_PASSES = 50_000
+
+# Real seconds. A step takes milliseconds, but in a long run the garbage collector goes through all that Hypothesis keeps,
+# gigabytes, and holds up every thread for that long; one that is not over then is blocked.
+BLOCKED = 60.0
 
 # Virtual seconds: so little that nothing else is due then.
 NO_TIME = 2.0**-20
@@ -43,10 +47,10 @@ NO_TIME = 2.0**-20
 class ShuffledLoop(VirtualClockLoop):
     """An asyncio loop in which tasks that are ready together run in an order that is drawn."""
 
-    def __init__(self, random: Random, turns: Turns) -> None:
+    def __init__(self, random: Random, before_pass: Callable[[], object]) -> None:
         super().__init__()
         self._random = random
-        self._turns = turns
+        self._before_pass = before_pass
         # asyncio keeps the waiting in sets, whose order is that of addresses: numbers are the same each time.
         self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._started = 0
@@ -58,7 +62,7 @@ class ShuffledLoop(VirtualClockLoop):
         return task
 
     def _run_once(self) -> None:
-        self._turns.give()
+        self._before_pass()
         super()._run_once()  # type: ignore[misc]
 
     def _process_events(self, event_list: Any) -> None:
@@ -86,14 +90,14 @@ def _task_of(handle: asyncio.Handle) -> Any:
     return getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
 
 
-class GiveTurns(Instrument):
-    """On Trio: threads take their turns before each pass of the loop."""
+class BeforePass(Instrument):
+    """On Trio: calls something before each pass of the loop."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, before_pass: Callable[[], object]) -> None:
+        self._before_pass = before_pass
 
     def before_io_wait(self, timeout: float) -> None:
-        self._turns.give()
+        self._before_pass()
 
 
 class SteppedLoop:
@@ -110,13 +114,14 @@ class SteppedLoop:
         self._options = virtual_clock(backend)
         if backend == "asyncio":
             # Debug mode keeps the stack of every callback, which takes most of the time.
-            self._options |= {"debug": False, "loop_factory": lambda: ShuffledLoop(self.random, self.turns)}
+            self._options |= {"debug": False, "loop_factory": lambda: ShuffledLoop(self.random, self._pass)}
         else:
             import trio
 
-            self._options["instruments"] = [GiveTurns(self.turns)]
+            self._options["instruments"] = [BeforePass(self._pass)]
             # Hypothesis knows this one, and puts it back after the example.
             trio._core._run._r.seed(seed)
+        self._passes = 0  # in the step that is under way
         self._is_stuck = False
         self._in_force = self.turns.in_force()
         self._in_force.__enter__()
@@ -125,12 +130,14 @@ class SteppedLoop:
 
     def do(self, step: Callable[[], Any]) -> Any:
         """Have the loop call `step`, wait for what it returns if that can be awaited, and stand still again."""
+        assert not self._is_stuck, "the loop is stuck"
+        self._passes = 0
         self._steps.put(step)
         try:
-            result, error = self._results.get(timeout=STUCK)
+            result, error = self._results.get(timeout=BLOCKED)
         except queue.Empty:
             self._is_stuck = True
-            raise AssertionError("promise 3, no deadlock: the loop goes round for ever") from None
+            raise AssertionError("promise 3, no deadlock: the loop is blocked") from None
         if error is not None:
             raise error
         return result
@@ -154,8 +161,17 @@ class SteppedLoop:
         """Cancel what still runs, and end the loop."""
         self._steps.put(None)
         if not self._is_stuck:
-            self._thread.join(STUCK)
+            self._thread.join(BLOCKED)
         self._in_force.__exit__(None, None, None)
+
+    def _pass(self) -> None:
+        """Threads take their turns; and a loop that goes round for ever is told of, and stands still."""
+        self.turns.give()
+        self._passes += 1
+        if self._passes > MOST_PASSES:
+            self._is_stuck = True
+            self._results.put((None, AssertionError("promise 3, no deadlock: the loop goes round for ever")))
+            threading.Event().wait()
 
     def _run(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A failure of a state machine can be repeated as it says."""
+"""How the state machines are run: a failure can be repeated as it says, and an engine that never comes to rest is one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import ast
 import re
 
 import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import reproduce_failure
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
-from machines import run_machine
+from machines import BACKENDS, run_machine
+from stepped_loop import SteppedLoop
 
 
 class Wrong(RuleBasedStateMachine):
@@ -40,3 +42,18 @@ def test_the_failure_of_a_machine_says_where_its_decorator_belongs_and_there_it_
     with pytest.raises(AssertionError, match="assert 1 == 0"):
         run_machine(reproduce_failure(version, blob)(again), steps=10)
     assert Wrong.begun - before == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loop_that_goes_round_for_ever_breaks_promise_3(backend: str) -> None:
+    async def go_round() -> None:
+        while True:
+            await checkpoint()
+
+    loop = SteppedLoop(backend, seed=0)
+    try:
+        loop.start(go_round)
+        with pytest.raises(AssertionError, match=r"promise 3.*goes round for ever"):
+            loop.settle()
+    finally:
+        loop.close()
