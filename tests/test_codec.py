@@ -539,6 +539,27 @@ def test_an_event_whose_class_has_the_only_data_or_source_is_refused() -> None:
     assert there_and_back(Cellar(5)).source == "cellar"
 
 
+def test_an_event_whose_own_property_adds_a_source_is_refused() -> None:
+    """*Regression*: None came back as somebody."""
+    place: Any = vars(EventWithSource)["source"]
+
+    class Somebody(EventWithSource[int]):
+        @property
+        def source(self) -> Any:
+            return place.__get__(self)
+
+        @source.setter
+        def source(self, value: Any) -> None:
+            place.__set__(self, value or "somebody")
+
+    codec.register(Somebody, name="somebody")
+    event = Somebody("me", 1)
+    assert codec.decode(codec.encode(event)).source == "me"  # type: ignore[attr-defined]
+    place.__set__(event, None)
+    with pytest.raises(EncodeError, match="Somebody: source: None comes back as another: 'somebody'"):
+        codec.encode(event)
+
+
 def test_an_event_whose_own_property_changes_its_data_is_refused() -> None:
     """*Regression*: 2 came back as 3."""
 

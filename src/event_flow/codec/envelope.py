@@ -55,8 +55,8 @@ class Envelope:
         if self._runs_code:
             again = self._dump(self.load(orjson.loads(data)))
             if written(again) != data:
-                for key, value in plain.items():
-                    _at(f".{key}", _look_for_a_change, value, again.get(key))
+                for key in plain | again:
+                    _at(f".{key}", _look_for_a_change, plain.get(key), again.get(key))
         return data
 
     def _dump(self, event: Event[Any]) -> dict[str, Any]:
