@@ -55,9 +55,8 @@ class Setup:
     max_backlog: int
     max_threads: int
     is_strict: bool = False
-    sync: frozenset[str] = (
-        frozenset()
-    )  # the engine or applications, whose hooks, task and schedule run in threads
+    # The engine or applications, whose hooks, task and schedule run in threads.
+    sync: frozenset[str] = frozenset()
     in_hook: tuple[type[Thing], ...] = ()  # published by each `before_start` hook
     how_in_hook: How = How.ONE_BY_ONE
 

@@ -122,9 +122,8 @@ def attributes_of(event: Event[Any], sent: Collection[str]) -> dict[str, Any]:
         raise failure("its attributes cannot be read", exc) from exc
     besides, slots = state if isinstance(state, tuple) else (state, None)
     attributes: dict[str, Any] = {**(besides or {}), **(slots or {})}
-    attributes.pop(
-        "__orig_class__", None
-    )  # what typing notes on an instance that is made by `Class[...](...)`
+    # What typing notes on an instance that is made by `Class[...](...)`.
+    attributes.pop("__orig_class__", None)
     for name in attributes:
         if name not in sent and not isinstance(
             inspect.getattr_static(type(event), name, None), cached_property
