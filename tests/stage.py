@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from enum import Enum
 
 import anyio
 from anyio.lowlevel import checkpoint
 from crew import Publisher
+from host import Host
 from plans import How, Instruction
 from records import DarkRed, Green
 from stepped_loop import SteppedLoop
 from traffic import Traffic
-
-from event_flow import AppEngine
 
 
 class End(Enum):
@@ -23,13 +21,11 @@ class End(Enum):
     NATIVE = "on asyncio the task that called run() is cancelled natively; on Trio the scope"
 
 
-class Stage:
+class Stage(Host):
     """One engine, from run to run. Nothing happens between two calls of its methods."""
 
-    backend: str
     loop: SteppedLoop | None
     traffic: Traffic
-    engine: AppEngine
     end: End | None
     is_over: bool
     is_settled: bool
@@ -38,31 +34,11 @@ class Stage:
     def _run(self) -> None:
         assert self.loop is not None
         self.is_over = False
-        self.raised: BaseException | None = None
-        self.was_cancelled = False
-        self.asked_at = self.ended_at = 0.0
+        self.asked_at = 0.0
         self.end = None
         self.was_hasty = False
         self.loop.start(self._host)
         self._let(None)
-
-    async def _host(self) -> None:
-        native = asyncio.current_task() if self.backend == "asyncio" else None
-        with anyio.CancelScope() as self.scope:
-            self.cancel_natively: Callable[[], object] = native.cancel if native else self.scope.cancel
-            try:
-                await self.engine.run()
-            except BaseException as exc:
-                if not isinstance(exc, anyio.get_cancelled_exc_class()):
-                    self.raised = exc
-                else:
-                    self.was_cancelled = True
-                    if native is None or self.scope.cancel_called:
-                        raise
-                    while native.cancelling():
-                        native.uncancel()
-            finally:
-                self.ended_at = anyio.current_time()
 
     def _let(self, turns: int | None) -> None:
         """Let things happen."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from host import Host
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from machines import BACKENDS, machine_test, run_machine
@@ -112,13 +112,11 @@ class MoodySubApplication(Moody, SubApplication):
     pass
 
 
-class Life(RuleBasedStateMachine):
+class Life(Host, RuleBasedStateMachine):
     """One engine on a virtual clock: after each step an hour passes, so that all timeouts are over.
 
     It runs in a loop that is stepped, or, alone, in one of its own.
     """
-
-    backend: str
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,7 +134,6 @@ class Life(RuleBasedStateMachine):
         self.nodes: list[Moody] = []  # in the order of the start
         self.kept = 0  # events published before the start
         self.accepted = 0  # events of this run
-        self.raised: BaseException | None = None
         self.is_running = False
         self.has_run = False
 
@@ -252,20 +249,6 @@ class Life(RuleBasedStateMachine):
         started = self.nodes[: self.nodes.index(bad)]
         error = OSError if bad.start_mood is Mood.FAILS else StartTimeout
         self._has_ended([*started, bad], started, [error])
-
-    async def _host(self) -> None:
-        native = asyncio.current_task() if self.backend == "asyncio" else None
-        with anyio.CancelScope() as self.scope:
-            self.cancel_natively: Callable[[], object] = native.cancel if native else self.scope.cancel
-            try:
-                await self.engine.run()
-            except anyio.get_cancelled_exc_class():
-                if native is None or self.scope.cancel_called:
-                    raise
-                while native.cancelling():
-                    native.uncancel()
-            except BaseException as exc:
-                self.raised = exc
 
     @precondition(lambda self: self.is_running)
     @rule(end=st.sampled_from(End))
