@@ -19,7 +19,11 @@ MODULES = {
     "event_flow.core.application": {"Application", "SubApplication", "AppEngine"},
     "event_flow.core.event": {"Event", "EventWithSource", "ExceptionEvent"},
     "event_flow.core.decorators": {"on_event", "schedule", "timer", "task"},
-    "event_flow.core.exception": {name for name, _ in inspect.getmembers(exception, inspect.isclass)},
+    "event_flow.core.exception": {
+        name
+        for name, error in inspect.getmembers(exception, inspect.isclass)
+        if error.__module__ == exception.__name__
+    },
 }
 RESULTS = {"EngineState", "EngineStatistics", "HandlerStatistics", "ScheduleStatistics", "ShutdownReport"}
 

@@ -19,6 +19,9 @@ EventFlowError
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 __all__ = [
     "BackendNotInstalled",
     "BacklogExceeded",
@@ -38,6 +41,12 @@ __all__ = [
     "WouldDeadlockError",
     "WrongThreadError",
 ]
+
+
+def _past_init(self: Exception) -> tuple[Any, ...]:
+    """`__reduce__` of an error that is given facts by name: pickle would call its `__init__` with `args` alone."""
+    # The args in the state, not in the call: an OSError, so also a TimeoutError, takes them in its `__init__` only.
+    return copyreg.__newobj__, (type(self),), {**self.__dict__, "args": self.args}  # type: ignore[attr-defined]
 
 
 class EventFlowError(Exception):
@@ -75,6 +84,8 @@ class BacklogExceeded(EventFlowError, RuntimeError):
         self.handler = handler
         self.limit = limit
 
+    __reduce__ = _past_init
+
 
 class WrongThreadError(EventFlowError, RuntimeError):
     """A call for the loop's thread was made in another one, or the other way round."""
@@ -96,6 +107,8 @@ class StartTimeout(EventFlowError, TimeoutError):
         self.hook = hook
         self.timeout = timeout
 
+    __reduce__ = _past_init
+
 
 class ExitTimeout(EventFlowError, TimeoutError):
     """An `exit` hook took longer than `exit_timeout`, or than the second that a second signal leaves it.
@@ -107,6 +120,8 @@ class ExitTimeout(EventFlowError, TimeoutError):
         super().__init__(message)
         self.hook = hook
         self.timeout = timeout
+
+    __reduce__ = _past_init
 
 
 class BackendNotInstalled(EventFlowError, ImportError):
