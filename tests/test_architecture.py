@@ -22,7 +22,7 @@ CORE = sorted((PACKAGE / "core").glob("*.py"))
 
 # From the bottom to the top; a file may import from its own layer and from those below, never in a circle.
 LAYERS = (
-    {"event", "exception", "options", "report", "state", "wording"},
+    {"event", "exception", "function", "options", "rate", "report", "retry", "state", "wording"},
     {"annotation", "declaration", "decorators", "fitting"},
     {"backend", "bell", "membership"},
     {"activity", "bus", "inbox", "invoke", "lane", "origin", "outcome", "room", "routing", "threads"},

@@ -22,7 +22,7 @@ from processes import CREATION_FLAGS, SENT, send
 import event_flow
 from event_flow.core.declaration import declarations_of
 from event_flow.core.decorators import marks_of
-from event_flow.core.invoke import is_async
+from event_flow.core.function import is_async
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "example"

@@ -19,6 +19,8 @@ MODULES = {
     "event_flow.core.application": {"Application", "SubApplication", "AppEngine"},
     "event_flow.core.event": {"Event", "EventWithSource", "ExceptionEvent"},
     "event_flow.core.decorators": {"on_event", "schedule", "timer", "task"},
+    "event_flow.core.rate": {"Rate"},
+    "event_flow.core.retry": {"Retry"},
     "event_flow.core.exception": {
         name
         for name, error in inspect.getmembers(exception, inspect.isclass)

@@ -6,6 +6,7 @@ from event_flow.core.event import Event, EventWithSource, ExceptionEvent
 from event_flow.core.exception import (
     BackendNotInstalled,
     BacklogExceeded,
+    BatchFailed,
     DeclarationError,
     DecodeError,
     EncodeError,
@@ -14,6 +15,8 @@ from event_flow.core.exception import (
     EngineStateError,
     EventFlowError,
     ExitTimeout,
+    HandlerTimeout,
+    LaneFull,
     OptionError,
     SettingNotFound,
     SettingsError,
@@ -22,7 +25,9 @@ from event_flow.core.exception import (
     WouldDeadlockError,
     WrongThreadError,
 )
+from event_flow.core.rate import Rate
 from event_flow.core.report import EngineStatistics, HandlerStatistics, ScheduleStatistics, ShutdownReport
+from event_flow.core.retry import Retry
 from event_flow.core.state import EngineState
 
 __all__ = [
@@ -30,6 +35,7 @@ __all__ = [
     "Application",
     "BackendNotInstalled",
     "BacklogExceeded",
+    "BatchFailed",
     "DeclarationError",
     "DecodeError",
     "EncodeError",
@@ -44,7 +50,11 @@ __all__ = [
     "ExceptionEvent",
     "ExitTimeout",
     "HandlerStatistics",
+    "HandlerTimeout",
+    "LaneFull",
     "OptionError",
+    "Rate",
+    "Retry",
     "ScheduleStatistics",
     "SettingNotFound",
     "SettingsError",

@@ -10,6 +10,6 @@ functions do, and `membership` what may be added. Beside it, `scheduling` and `b
 application in its `branch`. `assembly` builds all that for one `run`, and `accounting` reads its numbers; `supervision` starts
 and ends it in order, with `hooks`, in waits that have `endurance` and hear a `bell`; `lifecycle` is how one runs it, `observing`
 how one waits for it, `signals` how one ends it, and `application` what users subclass. Only `backend` knows which event loop
-there is. `event`, `exception`, `options`, `report`, `state` and `wording` are the words all of them use. Imports go down only,
-and never in a circle.
+there is. `event`, `exception`, `options`, `rate`, `retry`, `report`, `state` and `wording` are the words all of them use, and
+`function` tells sync from async. Imports go down only, and never in a circle.
 """

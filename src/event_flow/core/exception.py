@@ -9,6 +9,9 @@ EventFlowError
 ├── BacklogExceeded (RuntimeError)       a publish beyond `max_backlog`
 ├── WrongThreadError (RuntimeError)      called on the wrong side of the loop's thread
 ├── WouldDeadlockError (RuntimeError)    waiting here would wait for oneself
+├── LaneFull (RuntimeError)              a publish to a handler that is full and says `overflow="error"`
+├── BatchFailed (RuntimeError)           raised by a handler: which events of its batch failed
+├── HandlerTimeout (TimeoutError)        a handler call overran its `timeout`
 ├── UnexpectedCancellation (RuntimeError)  user code was cancelled although nobody cancelled it
 ├── StartTimeout, ExitTimeout (TimeoutError)  a hook overran its time
 ├── BackendNotInstalled (ImportError)    the extra for a backend is missing
@@ -20,11 +23,16 @@ EventFlowError
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from event_flow.core.event import Event
+from event_flow.core.wording import counted, safe_repr
 
 __all__ = [
     "BackendNotInstalled",
     "BacklogExceeded",
+    "BatchFailed",
     "DeclarationError",
     "DecodeError",
     "EncodeError",
@@ -33,6 +41,8 @@ __all__ = [
     "EngineStateError",
     "EventFlowError",
     "ExitTimeout",
+    "HandlerTimeout",
+    "LaneFull",
     "OptionError",
     "SettingNotFound",
     "SettingsError",
@@ -83,6 +93,96 @@ class BacklogExceeded(EventFlowError, RuntimeError):
         super().__init__(message)
         self.handler = handler
         self.limit = limit
+
+    __reduce__ = _past_init
+
+
+class LaneFull(EventFlowError, RuntimeError):
+    """A publish met a handler with `overflow="error"` whose queue is full. Nothing was delivered, to no handler.
+
+    `handler` is that handler, `limit` its `queue_size`.
+    """
+
+    def __init__(self, message: str, *, handler: str, limit: int) -> None:
+        super().__init__(message)
+        self.handler = handler
+        self.limit = limit
+
+    __reduce__ = _past_init
+
+
+class BatchFailed(EventFlowError, RuntimeError):
+    """To be raised by a handler that has done a part of its batch: what is named here failed, all else is handled.
+
+    `failures` is a mapping of events to what went wrong with each, or an iterable of `(event, exception)` pairs (a mapping
+    cannot hold events that are equal to each other, or have no hash), or an iterable of events. An event alone failed with
+    the cause of this error, `raise BatchFailed([event]) from exc`, or with this error itself if it has none. Events are told
+    apart by identity. Raises `TypeError` for what is none of these, for an exception that is no `Exception` (a `BaseException`
+    ends more than an event), and `ValueError` if there is no event.
+    """
+
+    def __init__(
+        self,
+        failures: Mapping[Any, Exception] | Iterable[Event[Any] | tuple[Event[Any], Exception]],
+    ) -> None:
+        if isinstance(failures, Event) or not isinstance(failures, Iterable):
+            raise TypeError(f"BatchFailed({safe_repr(failures)}): {_FAILURES}")
+        items: Iterable[Any] = failures.items() if isinstance(failures, Mapping) else failures
+        self._named = tuple(map(_failure, items))
+        if not self._named:
+            raise ValueError(f"BatchFailed({safe_repr(failures)}): at least one event must have failed")
+        # Not what was given: it may be an iterator, and is all in there.
+        super().__init__()
+
+    @property
+    def failures(self) -> tuple[tuple[Event[Any], Exception], ...]:
+        """The events that failed, each with its exception, in the order in which they were given."""
+        # Asked for every time: `raise … from` sets the cause after the error was made.
+        shared = self.__cause__ if isinstance(self.__cause__, Exception) else self
+        return tuple((event, shared if error is None else error) for event, error in self._named)
+
+    def __str__(self) -> str:
+        failures = self.failures
+        first = failures[0][1]
+        reason = "" if first is self else f", the first with {safe_repr(first)}"
+        return f"{counted(len(failures), 'event')} failed{reason}"
+
+    def __repr__(self) -> str:
+        # Without the events: there may be thousands.
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickle leaves a cause out; here it may be what the events failed with.
+        build, arguments, facts = _past_init(self)
+        return build, arguments, {**facts, "__cause__": self.__cause__}
+
+
+_FAILURES = (
+    "a mapping of events to exceptions, or an iterable of events or of (event, exception) pairs, is allowed"
+)
+
+
+def _failure(item: Any) -> tuple[Event[Any], Exception | None]:
+    """An event that failed, and with what, None if that is to be found out."""
+    if isinstance(item, Event):
+        return item, None
+    if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], Event):
+        raise TypeError(f"BatchFailed: {safe_repr(item)} is no event: {_FAILURES}")
+    event, error = item
+    if not isinstance(error, Exception):
+        raise TypeError(
+            f"BatchFailed: {safe_repr(event)} failed with {safe_repr(error)}: an instance of Exception is allowed"
+        )
+    return event, error
+
+
+class HandlerTimeout(EventFlowError, TimeoutError):
+    """A handler call took longer than its `timeout`; `handler` names it, `timeout` is in seconds."""
+
+    def __init__(self, message: str, *, handler: str, timeout: float) -> None:
+        super().__init__(message)
+        self.handler = handler
+        self.timeout = timeout
 
     __reduce__ = _past_init
 

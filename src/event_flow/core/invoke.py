@@ -8,19 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from event_flow.core.backend import interruptible
+from event_flow.core.function import is_async
 from event_flow.core.threads import Threads
-
-
-def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling `function` gives a coroutine, as far as its declaration says.
-
-    True for coroutine functions, partials and bound methods of them, and objects with an async `__call__`.
-    """
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.iscoroutinefunction(function):
-        return True
-    return not inspect.isroutine(function) and inspect.iscoroutinefunction(type(function).__call__)
 
 
 def caller(

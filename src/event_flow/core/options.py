@@ -55,6 +55,13 @@ def seconds(name: str, value: Any, *, zero: bool = False, forever: bool = False)
     return number
 
 
+def number(name: str, value: Any, *, least: float, most: float) -> float:
+    """A number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise OptionError(f"{name}={value!r}: a number from {least:g} to {most:g} is allowed")
+    return float(value)
+
+
 def _as_float(value: Any) -> float:
     """Seconds; nan for what is no duration."""
     if isinstance(value, timedelta):
