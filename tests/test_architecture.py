@@ -22,13 +22,23 @@ CORE = sorted((PACKAGE / "core").glob("*.py"))
 
 # From the bottom to the top; a file may import from its own layer and from those below, never in a circle.
 LAYERS = (
-    {"event", "exception", "function", "options", "rate", "report", "retry", "state", "wording"},
-    {"annotation", "declaration", "decorators", "fitting"},
+    {"batch", "event", "exception", "function", "options", "rate", "report", "retry", "state", "wording"},
+    {"annotation", "declaration", "decorators", "fitting", "handler_options", "parameter"},
     {"backend", "bell", "membership"},
     {"activity", "bus", "inbox", "invoke", "lane", "origin", "outcome", "room", "routing", "threads"},
     {"publishing"},
     {"background", "branch", "delivery", "failure", "run", "scheduling"},
-    {"accounting", "assembly", "endurance", "hooks", "lifecycle", "observing", "signals", "supervision"},
+    {
+        "accounting",
+        "assembly",
+        "endurance",
+        "hooks",
+        "lifecycle",
+        "observing",
+        "registering",
+        "signals",
+        "supervision",
+    },
     {"application"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -37,6 +47,8 @@ WITHOUT_ANYIO = LAYERS[0] | LAYERS[1]
 # What lies outside and needs only the words of the kernel, and which of them.
 OUTSIDE = {"settings": {"exception"}, "codec": {"event", "exception", "wording"}}
 
+# What there is from Python 3.14 on.
+STDLIB = sys.stdlib_module_names | {"annotationlib"}
 MAY_IMPORT = {"anyio", "loguru", "orjson"}
 KNOWS_BACKENDS = {"core/backend.py", "testing/clock.py"}
 NO_NAMES = {"utils", "helpers", "common", "base", "util", "misc"}
@@ -145,9 +157,7 @@ def test_words_values_and_declarations_need_no_anyio(name: str) -> None:
         reached |= new
         new = {further for file in new for further in core_imports(PACKAGE / f"core/{file}.py")} - reached
     for file in reached:
-        assert tops(PACKAGE / f"core/{file}.py") <= {"event_flow", "__future__", *sys.stdlib_module_names} - {
-            "asyncio"
-        }
+        assert tops(PACKAGE / f"core/{file}.py") <= {"event_flow", "__future__", *STDLIB} - {"asyncio"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
@@ -159,7 +169,7 @@ def test_backends_are_known_in_two_files_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_third_parties_are_three(path: Path) -> None:
-    allowed = {"event_flow", *sys.stdlib_module_names, *MAY_IMPORT}
+    allowed = {"event_flow", *STDLIB, *MAY_IMPORT}
     allowed |= {"trio"} if relative(path) in KNOWS_BACKENDS else set()
     assert tops(path) <= allowed
 

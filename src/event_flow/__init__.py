@@ -1,6 +1,7 @@
 """Event Flow: event-driven applications on structured concurrency, the same on asyncio and on Trio."""
 
 from event_flow.core.application import AppEngine, Application, SubApplication
+from event_flow.core.batch import Batch
 from event_flow.core.decorators import on_event, schedule, task, timer
 from event_flow.core.event import Event, EventWithSource, ExceptionEvent
 from event_flow.core.exception import (
@@ -35,6 +36,7 @@ __all__ = [
     "Application",
     "BackendNotInstalled",
     "BacklogExceeded",
+    "Batch",
     "BatchFailed",
     "DeclarationError",
     "DecodeError",

@@ -1,12 +1,16 @@
-"""Which event classes an annotation lists: `list[E]`, `list[A | B]`, also as strings and behind aliases.
+"""Which event classes an annotation lists: `list[E]`, `Batch[A | B]`, also as strings and behind aliases.
 
 A string means what the same text would mean in the function's own signature. Its names are looked for in the body of the
 class that holds the function, then in the functions around that, from the inside out, then in its module. A function
 around it counts while it runs, and where the inner one has captured the name.
+
+Whether a `Batch` is taken can be told of an annotation whose event classes cannot be resolved: what stands before the
+brackets is enough.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import types
 import typing
@@ -14,10 +18,14 @@ from collections.abc import Iterator, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
+from event_flow.core.batch import Batch
 from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError
 
 EventClasses = tuple[type[Event[Any]], ...]
+
+UNIONS = (typing.Union, types.UnionType)
+ALIAS_TYPE: Any = getattr(typing, "TypeAliasType", ())  # from Python 3.12 on
 
 
 class UnresolvedError(DeclarationError):
@@ -25,22 +33,22 @@ class UnresolvedError(DeclarationError):
 
 
 class Signature:
-    """The annotations of `function`, which stands in the body of `owner` and is the handler `where`."""
+    """The annotations of `function`, which stands in the body of `owner`, if of any, and is the handler `where`."""
 
-    def __init__(self, where: str, function: Any, owner: type, frames: Sequence[FrameType]) -> None:
+    def __init__(self, where: str, function: Any, owner: type | None, frames: Sequence[FrameType]) -> None:
         self.where = where
         self.function: Any = inspect.unwrap(function)
-        self.owner = owner
+        self.owner: type | None = owner
         self.frames: tuple[FrameType, ...] = frames_around(self.function, frames)
 
     def listed_events(self, annotation: Any) -> EventClasses | None:
-        """The event classes of `list[E]` or `list[A | B]`; None if the annotation is anything else.
+        """The event classes of `list[E]`, `list[A | B]`, or the same with `Batch`; None if the annotation is anything else.
 
         Raises `UnresolvedError` that names handler and annotation.
         """
         annotation = self._plain(annotation)
         arguments = typing.get_args(annotation)
-        if typing.get_origin(annotation) is not list or len(arguments) != 1:
+        if typing.get_origin(annotation) not in (list, Batch) or len(arguments) != 1:
             return None
         return self.events(arguments[0])
 
@@ -50,9 +58,57 @@ class Signature:
         are_events = all(isinstance(member, type) and issubclass(member, Event) for member in classes)
         return classes if are_events else None
 
+    def takes_batch(self, annotation: Any) -> bool:
+        """Whether it is `Batch`, `Batch[E]`, or a union with one of them; what stands in the brackets need not be known.
+
+        An annotation that cannot be resolved is none, but where it says `Batch` that raises `UnresolvedError`.
+        """
+        if isinstance(annotation, typing.ForwardRef):
+            annotation = annotation.__forward_arg__
+        if isinstance(annotation, str):
+            try:
+                return self._source_takes_batch(ast.parse(annotation.strip(), mode="eval").body)
+            except SyntaxError:
+                return False
+        origin = typing.get_origin(annotation)
+        if isinstance(origin or annotation, ALIAS_TYPE):
+            try:
+                return self.takes_batch(self._plain(annotation))
+            except UnresolvedError:
+                return False
+        if origin is typing.Annotated:
+            return self.takes_batch(typing.get_args(annotation)[0])
+        if origin in UNIONS:
+            return any(map(self.takes_batch, typing.get_args(annotation)))
+        return (origin or annotation) is Batch
+
+    def _source_takes_batch(self, source: ast.expr) -> bool:
+        if isinstance(source, ast.Constant):
+            return isinstance(source.value, str) and self.takes_batch(source.value)
+        if isinstance(source, ast.BinOp):
+            return self._source_takes_batch(source.left) or self._source_takes_batch(source.right)
+        head = source.value if isinstance(source, ast.Subscript) else source
+        text = ast.unparse(head)
+        try:
+            value = self._evaluated(text)
+        except UnresolvedError as exc:
+            if text.rpartition(".")[2] != Batch.__name__:
+                return False
+            raise UnresolvedError(
+                f"{self.where}: {text!r} in the annotation of its parameter cannot be resolved ({exc.__cause__}); "
+                f"import it, not for type checkers only: that a handler takes a {Batch.__name__} is read there"
+            ) from exc.__cause__
+        if isinstance(source, ast.Subscript):
+            inside = source.slice.elts if isinstance(source.slice, ast.Tuple) else [source.slice]
+            if value is typing.Annotated:
+                return self._source_takes_batch(inside[0])
+            if value is typing.Union or value is typing.Optional:
+                return any(map(self._source_takes_batch, inside))
+        return self.takes_batch(value)
+
     def _members(self, element: Any) -> Iterator[Any]:
         element = self._plain(element)
-        if typing.get_origin(element) in (typing.Union, types.UnionType):
+        if typing.get_origin(element) in UNIONS:
             for member in typing.get_args(element):
                 yield from self._members(member)
         else:
@@ -64,11 +120,10 @@ class Signature:
             return self._plain(self._evaluated(annotation))
         if isinstance(annotation, typing.ForwardRef):
             return self._plain(self._evaluated(annotation.__forward_arg__))
-        alias_type = getattr(typing, "TypeAliasType", ())  # from Python 3.12 on
-        if isinstance(annotation, alias_type):
+        if isinstance(annotation, ALIAS_TYPE):
             return self._plain(self._value_of(annotation))
         origin = typing.get_origin(annotation)
-        if isinstance(origin, alias_type):
+        if isinstance(origin, ALIAS_TYPE):
             return self._plain(self._value_of(origin)[typing.get_args(annotation)])
         return annotation
 
@@ -100,8 +155,9 @@ class Signature:
         for variable, cell in zip(captured, getattr(self.function, "__closure__", None) or (), strict=False):
             if cell != types.CellType():
                 names[variable] = cell.cell_contents
-        names.update(_type_parameters(self.owner))
-        names.update(vars(self.owner))
+        if self.owner is not None:
+            names.update(_type_parameters(self.owner))
+            names.update(vars(self.owner))
         names.update(_type_parameters(self.function))
         return names
 

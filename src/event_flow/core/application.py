@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any
 
-from event_flow.core import assembly
-from event_flow.core.annotation import EventClasses
 from event_flow.core.declaration import DeclaringMeta
-from event_flow.core.decorators import event_classes
-from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError, EngineNotSetError
-from event_flow.core.hooks import Hook
-from event_flow.core.lifecycle import Lifecycle
-from event_flow.core.membership import require_call, require_free, require_sound
+from event_flow.core.membership import require_free, require_sound
 from event_flow.core.options import EngineOptions, OnError
+from event_flow.core.registering import Registering
 from event_flow.core.wording import safe_repr
 
-if TYPE_CHECKING:
-    from event_flow.core.fitting import E1, E2, E3, E4, Fits, FunctionDecorator, WiderT
-
 __all__ = ["AppEngine", "Application", "SubApplication"]
-
-HookT = TypeVar("HookT", bound=Callable[[], object])
 
 
 class ApplicationBase(metaclass=DeclaringMeta):
@@ -112,9 +101,9 @@ class ApplicationBase(metaclass=DeclaringMeta):
 class Application(ApplicationBase):
     """A part of a program: handlers, schedules, tasks and hooks that belong together. Add it to an `AppEngine`.
 
-    Handlers are methods marked with `@on_event`, or named `on_*` with one parameter annotated `list[SomeEvent]`. One
-    that fails on one event of its list fails the whole list. Methods run on the loop if they are async and in a
-    thread if not; `self.engine` publishes.
+    Handlers are methods marked with `@on_event`, or named `on_*` with one parameter annotated `list[SomeEvent]` or
+    `Batch[SomeEvent]`. One that fails on one event of its list fails the whole list. Methods run on the loop if they are
+    async and in a thread if not; `self.engine` publishes.
     """
 
 
@@ -131,7 +120,7 @@ class SubApplication(ApplicationBase):
         return self._added_to
 
 
-class AppEngine(Lifecycle):
+class AppEngine(Registering):
     """Runs applications on one bus: routes events to handlers, starts everything in order and ends it in order.
 
     It may run again after it has stopped, also on another backend. Options, all checked at once (`OptionError`, a
@@ -198,99 +187,8 @@ class AppEngine(Lifecycle):
         for app in apps:
             app._added_to = self
 
-    @overload
-    def on_event(self, event: type[E1], /) -> FunctionDecorator[E1]: ...
-    @overload
-    def on_event(self, event: type[E1], event2: type[E2], /) -> FunctionDecorator[E1 | E2]: ...
-    @overload
-    def on_event(
-        self, event: type[E1], event2: type[E2], event3: type[E3], /
-    ) -> FunctionDecorator[E1 | E2 | E3]: ...
-    @overload
-    def on_event(
-        self, event: type[E1], event2: type[E2], event3: type[E3], event4: type[E4], /
-    ) -> FunctionDecorator[E1 | E2 | E3 | E4]: ...
-    @overload
-    def on_event(self, event: type[Event[Any]], /, *events: type[Event[Any]]) -> FunctionDecorator[Any]: ...
-    def on_event(self, *events: type[Event[Any]]) -> FunctionDecorator[Any]:
-        """Decorator: a plain function, sync or async, becomes a handler of these classes and is returned as it is.
-
-        Raises `DeclarationError` for what is no event class or cannot be called with one list, `EngineStateError` when
-        the engine has been started.
-        """
-        classes = event_classes(events, "@engine.on_event")
-
-        def register(function: Any) -> Any:
-            self._register("@engine.on_event", classes, function)
-            return function
-
-        return register
-
-    # The class tells a checker what the list of one function holds; of several, each may say it in its own way.
-    @overload
-    def register_handler(
-        self, event: type[E1], function: Fits[[list[WiderT]], [list[E1 | WiderT]], [list[WiderT]], object], /
-    ) -> None: ...
-    @overload
-    def register_handler(self, event: type[E1], function: Callable[[list[E1]], object], /) -> None: ...
-    @overload
-    def register_handler(
-        self,
-        event: type[Event[Any]],
-        function: Callable[[list[Any]], object],
-        function2: Callable[[list[Any]], object],
-        /,
-        *functions: Callable[[list[Any]], object],
-    ) -> None: ...
-    def register_handler(self, event: type[Event[Any]], *functions: Callable[..., Any]) -> None:
-        """Make plain functions handlers of `event`. One that is registered again gets the further class too.
-
-        Raises what `on_event` does; then none was registered.
-        """
-        classes = event_classes((event,), "register_handler")
-        if not functions:
-            raise DeclarationError(
-                f"no function for {event.__name__}: register_handler({event.__name__}, function)"
-            )
-        self._register("register_handler", classes, *functions)
-
-    def before_start(self, hook: HookT) -> HookT:
-        """Decorator: call `hook`, sync or async and without arguments, before anything starts; returns it as it is.
-
-        Raises `DeclarationError` for what cannot be called so, `EngineStateError` when the engine has been started.
-        """
-        self._add_hook("before_start", self._before_start, hook)
-        return hook
-
-    def exit(self, hook: HookT) -> HookT:
-        """Decorator: call `hook`, sync or async and without arguments, when everything has ended; returns it as it is.
-
-        Called last registered first, once `run()` has begun also when the start failed. Raises what `before_start` does.
-        """
-        self._add_hook("exit", self._exit, hook)
-        return hook
-
     def __repr__(self) -> str:
         return f"<AppEngine {self.state.value}: {len(self._apps)} applications, {self._bus.activity.busy_lanes} handlers busy>"
-
-    def _register(self, what: str, classes: EventClasses, *functions: Callable[..., Any]) -> None:
-        self._require_not_running(what)
-        for function in functions:
-            if not callable(function):
-                raise DeclarationError(f"{what} takes functions, not {safe_repr(function)}")
-            require_call(function, f"the handler {assembly.name_of(function)}", with_events=True)
-        for function in functions:
-            # A bound method is another object each time it is looked up; anything else is what it is.
-            key = function if inspect.ismethod(function) else id(function)
-            known, earlier = self._functions.get(key, (function, ()))
-            self._functions[key] = known, tuple(dict.fromkeys((*earlier, *classes)))
-
-    def _add_hook(self, kind: str, hooks: list[Hook], hook: Callable[..., Any]) -> None:
-        self._require_not_running(kind)
-        if not callable(hook):
-            raise DeclarationError(f"@engine.{kind} takes a function, not {safe_repr(hook)}")
-        require_call(hook, f"the {kind} hook {assembly.name_of(hook)}")
-        hooks.append((f"{kind} hook {assembly.name_of(hook)}", hook))
 
 
 def _shown(value: object) -> str:

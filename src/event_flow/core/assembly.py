@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from event_flow.core.annotation import EventClasses
 from event_flow.core.branch import Branch
 from event_flow.core.declaration import declarations_of
+from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.membership import Node
 from event_flow.core.run import Run
 
@@ -32,7 +32,7 @@ class Names:
 
 
 def grow(
-    apps: Iterable[Node], functions: Collection[tuple[Callable[..., Any], EventClasses]], run: Run
+    apps: Iterable[Node], functions: Collection[tuple[Callable[..., Any], HandlerDeclaration]], run: Run
 ) -> list[Branch]:
     """One branch for each application, in the order of the start: plain functions first, parents before children."""
     names = Names()
@@ -40,8 +40,8 @@ def grow(
     if functions:
         branch = Branch(names.give(FUNCTIONS), None, run)
         in_branch = Names()
-        for function, events in functions:
-            branch.add_handler(in_branch.give(name_of(function)), function, events)
+        for function, declaration in functions:
+            branch.add_handler(in_branch.give(name_of(function)), function, declaration)
         branches.append(branch)
 
     def add(app: Node, parent: Branch | None) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from event_flow.core.annotation import EventClasses
 from event_flow.core.backend import NativeTask, create_task_group, uninterrupted
 from event_flow.core.background import BackgroundTask
 from event_flow.core.declaration import Declarations, method_of
 from event_flow.core.delivery import Worker
 from event_flow.core.exception import UnexpectedCancellation
+from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.lane import Lane
 from event_flow.core.outcome import is_cancelled_by_scope
 from event_flow.core.run import Run
@@ -38,8 +38,8 @@ class Branch:
 
     def add_declared(self, declarations: Declarations, application: object) -> None:
         """Make the lanes, schedules and tasks that the class of `application` declares. Nothing runs yet."""
-        for method, events in declarations.handlers.items():
-            self.add_handler(method, method_of(application, method), events)
+        for method, handler in declarations.handlers.items():
+            self.add_handler(method, method_of(application, method), handler)
         for method, mark in declarations.schedules.items():
             function = method_of(application, method)
             self.schedules.append(Schedule(f"{self.name}.{method}", self.name, function, mark, self.run))
@@ -47,17 +47,17 @@ class Branch:
             function = method_of(application, method)
             self.tasks.append(BackgroundTask(f"{self.name}.{method}", self.name, function, self.run))
 
-    def add_handler(self, name: str, function: Callable[..., Any], events: EventClasses) -> None:
+    def add_handler(self, name: str, function: Callable[..., Any], declaration: HandlerDeclaration) -> None:
         """Make the lane of one handler."""
-        options = self.run.options
+        options, defaults = declaration.options, self.run.options
         lane = Lane(
             f"{self.name}.{name}",
             self.name,
             function,
-            queue_size=options.queue_size,
-            max_batch=options.max_batch,
+            queue_size=options.queue_size or defaults.queue_size,
+            max_batch=options.max_batch or defaults.max_batch,
         )
-        self.run.bus.router.add(lane, events)
+        self.run.bus.router.add(lane, declaration.events)
         self.workers.append(Worker(lane, self.run))
 
     @uninterrupted

@@ -4,12 +4,14 @@ The rules, name by name:
 
 1. The attribute that Python would find decides: `None`, or anything that cannot be called, is no declaration.
 2. The first marks found along the MRO are the declaration; so an override without marks of its own stays what it replaces.
-3. Without marks, a name that begins with `on_` is a handler if its one parameter is annotated `list[E]`, `list[A | B]`
-   or `list[Event]`; an override without an annotation takes the annotation of what it replaces. Any other annotation, or
-   none, makes it an ordinary method.
+3. Without marks, a name that begins with `on_` is a handler if its one parameter is annotated `list[E]`, `list[A | B]`,
+   `list[Event]`, or the same with `Batch`. Any other annotation, or none, makes it an ordinary method.
+4. A handler takes a `Batch` if its one parameter is annotated so, and a list if not.
+5. An override without an annotation takes the annotation of what it replaces.
 
-Annotations are resolved when the class is made (`annotation`); what cannot be resolved yet is tried again when the
-application is added (`declarations_of`), and is an error then.
+Marks and their options are checked when the class is made, before any annotation. Annotations are resolved then too
+(`annotation`); what cannot be resolved yet is tried again when the application is added (`declarations_of`), and is an error
+then.
 """
 
 from __future__ import annotations
@@ -17,32 +19,30 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
 from event_flow.core.annotation import (
-    EventClasses,
     Signature,
     UnresolvedError,
     frames_around,
     running_functions,
 )
-from event_flow.core.decorators import HandlerMark, Mark, ScheduleMark, marks_of
+from event_flow.core.decorators import HandlerMark, Mark, ScheduleMark, TaskMark, marks_of
 from event_flow.core.exception import DeclarationError
-
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+from event_flow.core.handler_options import HandlerDeclaration, HandlerOptions, merged
+from event_flow.core.parameter import Parameters, innermost, of_attribute
 
 
 class Declarations:
     """Names of methods and what they are, in the order in which the names first appear, base classes first."""
 
     def __init__(self) -> None:
-        self.handlers: dict[str, EventClasses] = {}
+        self.handlers: dict[str, HandlerDeclaration] = {}
         self.schedules: dict[str, ScheduleMark] = {}
         self.tasks: list[str] = []
-        # Methods named `on_*` that take one event where a handler takes a list.
+        # Methods named `on_*` that take one event where a handler takes a list, or a `Batch` that says of nothing.
         self.near_misses: list[str] = []
 
 
@@ -73,6 +73,24 @@ def declarations_of(cls: type) -> Declarations:
         raise DeclarationError(str(exc)) from exc.__cause__
 
 
+def takes_batch(function: Any, where: str) -> bool:
+    """Whether a plain function, the handler `where`, takes a `Batch`. Local names of the functions that call this are known.
+
+    Raises `DeclarationError` if its annotation says `Batch`, and that cannot be resolved.
+    """
+    parameters = Parameters(function)
+    annotation = parameters.annotation_of_first
+    if annotation is inspect.Parameter.empty:
+        return False
+    here = inspect.currentframe()
+    frames = tuple(running_functions(here and here.f_back))
+    del here  # it would refer to itself
+    try:
+        return Signature(where, parameters.function, _owner(function), frames).takes_batch(annotation)
+    except UnresolvedError as exc:
+        raise DeclarationError(str(exc)) from exc.__cause__
+
+
 def method_of(application: object, name: str) -> Any:
     """What is called for a declared `name`. A partial is called as it stands, on every Python: from 3.14 on it is a method."""
     raw = inspect.getattr_static(application, name)
@@ -87,30 +105,42 @@ def _declarations_of(cls: DeclaringMeta) -> Declarations:
 
 def _collect(cls: type, frames: Sequence[FrameType]) -> Declarations:
     found = Declarations()
-    for name in dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base)):
-        marks = _marks(cls, name)
-        if not marks:
-            if not name.startswith("on_"):
-                continue
-            events, is_near_miss = _convention(cls, name, frames)
-            if events:
-                found.handlers[name] = events
+    names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
+    # All of them before the first annotation: what is wrong with an option does not wait for a name that comes later.
+    declared = {name: _marked(cls, name) for name in names}
+    for name, what in declared.items():
+        if isinstance(what, HandlerDeclaration):
+            what.takes_batch = _takes_batch(cls, name, frames)
+            found.handlers[name] = what
+        elif isinstance(what, ScheduleMark):
+            found.schedules[name] = what
+        elif what is not None:
+            found.tasks.append(name)
+        elif name.startswith("on_"):
+            handler, is_near_miss = _convention(cls, name, frames)
+            if handler is not None:
+                found.handlers[name] = handler
             elif is_near_miss:
                 found.near_misses.append(name)
-        elif len({type(mark) for mark in marks}) > 1:
-            raise DeclarationError(f"{cls.__name__}.{name} has marks of two kinds: it can be one thing only")
-        elif isinstance(marks[0], HandlerMark):
-            listed = (
-                event for mark in reversed(marks) if isinstance(mark, HandlerMark) for event in mark.events
-            )
-            found.handlers[name] = tuple(dict.fromkeys(listed))
-        elif len(marks) > 1:
-            raise DeclarationError(f"{cls.__name__}.{name} is marked twice: once is meant")
-        elif isinstance(marks[0], ScheduleMark):
-            found.schedules[name] = marks[0]
-        else:
-            found.tasks.append(name)
     return found
+
+
+def _marked(cls: type, name: str) -> HandlerDeclaration | ScheduleMark | TaskMark | None:
+    """What the marks of `name` make of it. Raises `DeclarationError` or `OptionError` for marks that cannot be meant so."""
+    marks = _marks(cls, name)
+    where = f"{cls.__name__}.{name}"
+    if len({type(mark) for mark in marks}) > 1:
+        raise DeclarationError(f"{where} has marks of two kinds: it can be one thing only")
+    # From the top down, as they are read.
+    handlers = [mark for mark in reversed(marks) if isinstance(mark, HandlerMark)]
+    if handlers:
+        events = tuple(dict.fromkeys(event for mark in handlers for event in mark.events))
+        return HandlerDeclaration(
+            events, HandlerOptions(where, merged(where, (mark.options for mark in handlers)))
+        )
+    if len(marks) > 1:
+        raise DeclarationError(f"{where} is marked twice: once is meant")
+    return next((mark for mark in marks if not isinstance(mark, HandlerMark)), None)
 
 
 def _definitions(cls: type, name: str) -> Iterator[tuple[type, Any]]:
@@ -127,19 +157,39 @@ def _marks(cls: type, name: str) -> tuple[Mark, ...]:
     return next((marks for _, raw in _definitions(cls, name) if (marks := marks_of(raw))), ())
 
 
-def _convention(cls: type, name: str, frames: Sequence[FrameType]) -> tuple[EventClasses | None, bool]:
-    """The event classes that the one parameter lists, if it does; and whether it takes one event where a list is meant."""
+def _convention(cls: type, name: str, frames: Sequence[FrameType]) -> tuple[HandlerDeclaration | None, bool]:
+    """The handler that the annotation of the one parameter makes, if it does; and whether one was probably meant."""
+    where = f"{cls.__name__}.{name}"
     for owner, raw in _definitions(cls, name):
         base = _declarations_of_a_base(cls, name, raw)
         if base is not None:
             return base.handlers.get(name), name in base.near_misses
-        parameter, function = _parameter(raw)
-        if parameter is None:
+        parameters = of_attribute(raw)
+        if parameters.only is None:
             break
-        if parameter.annotation is not inspect.Parameter.empty:
-            signature = Signature(f"{cls.__name__}.{name}", function, owner, frames)
-            return signature.listed_events(parameter.annotation), bool(signature.events(parameter.annotation))
+        annotation = parameters.only.annotation
+        if annotation is not inspect.Parameter.empty:
+            signature = Signature(where, parameters.function, owner, frames)
+            events, takes_batch = signature.listed_events(annotation), signature.takes_batch(annotation)
+            if events is None:
+                return None, takes_batch or bool(signature.events(annotation))
+            return HandlerDeclaration(events, HandlerOptions(where, {}), takes_batch=takes_batch), False
     return None, False
+
+
+def _takes_batch(cls: type, name: str, frames: Sequence[FrameType]) -> bool:
+    """Whether the marked handler `name` takes a `Batch`: the first annotation along the MRO decides."""
+    for owner, raw in _definitions(cls, name):
+        base = _declarations_of_a_base(cls, name, raw)
+        if base is not None and name in base.handlers:
+            return base.handlers[name].takes_batch
+        parameters = of_attribute(raw)
+        annotation = parameters.annotation_of_first
+        if annotation is not inspect.Parameter.empty:
+            return Signature(f"{cls.__name__}.{name}", parameters.function, owner, frames).takes_batch(
+                annotation
+            )
+    return False
 
 
 def _declarations_of_a_base(cls: type, name: str, raw: Any) -> Declarations | None:
@@ -153,55 +203,24 @@ def _declarations_of_a_base(cls: type, name: str, raw: Any) -> Declarations | No
     return None
 
 
+def _owner(function: Any) -> type | None:
+    """The class in whose body a bound method, or what calls an object, stands; None for any other function."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) and not inspect.ismethod(function):
+        return None
+    holder = function.__self__ if inspect.ismethod(function) else function
+    kind = holder if isinstance(holder, type) else type(holder)
+    name = innermost(function).__name__
+    return next((base for base in kind.__mro__ if name in vars(base)), None)
+
+
 def _frames_needed(cls: type, frames: Sequence[FrameType]) -> Sequence[FrameType]:
     functions = [
-        _innermost(_target(raw)[0])
+        of_attribute(raw).function
         for name in dir(cls)
-        if name.startswith("on_")
+        if name.startswith("on_") or _marks(cls, name)
         for _, raw in _definitions(cls, name)
     ]
     needed = {frame for each in functions for frame in frames_around(each, frames)}
     return tuple(frame for frame in frames if frame in needed)
-
-
-def _parameter(raw: Any) -> tuple[inspect.Parameter | None, Callable[..., Any]]:
-    """The one parameter that one argument would fill, None if one is too many or too few; and the function that declares it."""
-    target, bound = _target(raw)
-    function = _innermost(target)
-    if isinstance(target, type):
-        return None, function
-    try:
-        parameters = list(inspect.signature(target).parameters.values())
-    except (TypeError, ValueError):
-        return None, function
-    except NameError as exc:  # Python 3.14 evaluates annotations only now
-        raise UnresolvedError(f"the annotations of {function!r} cannot be resolved: {exc}") from exc
-    named = [each for each in parameters[1 if bound else 0 :] if each.kind not in VARIABLE]
-    needed = [each for each in named if each.default is inspect.Parameter.empty]
-    first = next((each for each in named if each.kind in POSITIONAL), None)
-    fits = needed in ([], [first])
-    return first if fits else None, function
-
-
-def _target(raw: Any) -> tuple[Any, bool]:
-    """What is called for a class attribute, and whether its first parameter is filled when it is looked up."""
-    if isinstance(raw, staticmethod):
-        return raw.__func__, False
-    if isinstance(raw, classmethod):
-        return raw.__func__, True
-    if isinstance(raw, functools.partial):  # before the routines: from Python 3.14 on it looks like one
-        return raw, False
-    if isinstance(raw, functools.partialmethod):
-        return functools.partial(
-            raw.func, None, *raw.args, **raw.keywords
-        ), False  # None stands for the instance
-    if inspect.isroutine(raw):
-        return raw, not inspect.isbuiltin(raw)
-    return raw, False  # an object that can be called
-
-
-def _innermost(target: Any) -> Any:
-    """The function whose source has the annotation."""
-    while isinstance(target, functools.partial):
-        target = target.func
-    return target if inspect.isroutine(target) else type(target).__call__

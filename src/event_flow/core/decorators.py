@@ -17,7 +17,9 @@ from event_flow.core.options import seconds
 from event_flow.core.wording import safe_repr
 
 if TYPE_CHECKING:
-    from event_flow.core.fitting import E1, E2, E3, E4, MethodDecorator
+    from typing import Unpack
+
+    from event_flow.core.fitting import E1, E2, E3, E4, MethodDecorator, Options
 
 __all__ = ["on_event", "schedule", "task", "timer"]
 
@@ -32,10 +34,11 @@ MARKS = "__event_flow_marks__"
 
 # Not dataclasses: to make one takes longer than to import most of the modules here.
 class HandlerMark:
-    """The function is a handler of these event classes and their subclasses."""
+    """The function is a handler of these event classes and their subclasses. Its options are checked when it has a name."""
 
-    def __init__(self, *, events: tuple[type[Event[Any]], ...]) -> None:
+    def __init__(self, *, events: tuple[type[Event[Any]], ...], options: dict[str, Any]) -> None:
         self.events = events
+        self.options = options
 
 
 class ScheduleMark:
@@ -62,29 +65,63 @@ def marks_of(function: object) -> tuple[Mark, ...]:
 
 # One by one, because a checker makes one base class of `*events: type[E]` where a union is meant. Beyond four it is not told.
 @overload
-def on_event(event: type[E1], /) -> MethodDecorator[E1]: ...
-@overload
-def on_event(event: type[E1], event2: type[E2], /) -> MethodDecorator[E1 | E2]: ...
-@overload
-def on_event(event: type[E1], event2: type[E2], event3: type[E3], /) -> MethodDecorator[E1 | E2 | E3]: ...
+def on_event(event: type[E1], /, **options: Unpack[Options[E1]]) -> MethodDecorator[E1]: ...
 @overload
 def on_event(
-    event: type[E1], event2: type[E2], event3: type[E3], event4: type[E4], /
+    event: type[E1], event2: type[E2], /, **options: Unpack[Options[E1 | E2]]
+) -> MethodDecorator[E1 | E2]: ...
+@overload
+def on_event(
+    event: type[E1], event2: type[E2], event3: type[E3], /, **options: Unpack[Options[E1 | E2 | E3]]
+) -> MethodDecorator[E1 | E2 | E3]: ...
+@overload
+def on_event(
+    event: type[E1],
+    event2: type[E2],
+    event3: type[E3],
+    event4: type[E4],
+    /,
+    **options: Unpack[Options[E1 | E2 | E3 | E4]],
 ) -> MethodDecorator[E1 | E2 | E3 | E4]: ...
 @overload
-def on_event(event: type[Event[Any]], /, *events: type[Event[Any]]) -> MethodDecorator[Any]: ...
-def on_event(*events: type[Event[Any]]) -> MethodDecorator[Any]:
+def on_event(
+    event: type[Event[Any]], /, *events: type[Event[Any]], **options: Unpack[Options[Any]]
+) -> MethodDecorator[Any]: ...
+def on_event(*events: type[Event[Any]], **options: Any) -> MethodDecorator[Any]:
     """Mark a method as a handler of one or several event classes, their subclasses included.
 
-    The method takes one list of events and is sync (it runs in a thread) or async. It gets the events of all its classes
-    mixed, in the order they were published, at most `max_batch` at a time, each call a list of its own. Stacked
-    decorators add up. All calls of an async method share one context: a `ContextVar` that one sets the next one sees; a
-    sync one has a copy for each call, and not always the same thread. Raises `DeclarationError` if no class is given, or
-    something that is no event class.
+    The method takes one list of events, or one `Batch`, and is sync (it runs in a thread) or async. It gets the events of
+    all its classes mixed, in the order they were published, at most `max_batch` at a time, each call a list or batch of its
+    own. Stacked decorators add up. All calls of an async method share one context: a `ContextVar` that one sets the next
+    one sees; a sync one has a copy for each call, and not always the same thread.
+
+    Options, all keyword-only; times are seconds or a `timedelta`:
+
+    - `max_batch`: most events in a batch; at least 1. Default: the engine's.
+    - `queue_size`: events that may wait for this handler; at least 1. Default: the engine's.
+    - `linger`: longest time that a batch waits for company while it is not full; at least 0, finite. Default: 0.
+    - `key`: what a batch has in common: a sync function of one event, or a str that names an entry of its `data`. Events
+      with equal keys stay in order and are never handled at once. Default: None, a batch is whatever comes next.
+    - `concurrency`: most batches of this handler at work at once; at least 1. Default: 1.
+    - `overflow`: what becomes of an event that finds the queue full: `"wait"` (its publisher waits for room),
+      `"drop_oldest"`, `"drop_newest"`, `"latest"` (it takes the place of what waits), `"error"` (its publisher gets
+      `LaneFull`). Default: `"wait"`.
+    - `rate`: a `Rate`, how many events may go into the handler in which time. Default: None, no limit.
+    - `timeout`: longest time of one call, which then fails with `HandlerTimeout`; above 0, finite. Default: None, no limit.
+    - `retry`: a `Retry`, which failures are tried again, how often and after what wait. Default: None, none is.
+    - `isolate`: whether the events of a failed batch are tried one by one, so that only what fails alone has failed.
+      Default: False.
+    - `on_failure`: a dict from Exception classes to what becomes of events that failed so: `"dead_letter"` (an
+      `ExceptionEvent`), `"discard"`, `"pause"` (the handler), `"stop"` (the engine). Default: `{}`, all are dead letters.
+
+    Stacked decorators may share the options among them; each may stand in one of them only. An override without
+    decorators keeps them; one with decorators begins anew. Raises `DeclarationError` if no class is given, or something
+    that is no event class. When the application class is made: `DeclarationError` for an option that there is not, or that
+    stands in two decorators, `OptionError` (a `ValueError`) for a value that is not allowed; both name class and method.
     """
     classes = event_classes(events, "@on_event")
 
-    return lambda function: _attach(function, HandlerMark(events=classes))
+    return lambda function: _attach(function, HandlerMark(events=classes, options=options))
 
 
 def schedule(interval: float | timedelta, *, run_at_once: bool = True) -> Callable[[FunctionT], FunctionT]:

@@ -1,4 +1,4 @@
-"""Running: the half of `AppEngine` that starts, waits and ends. The order of things is the supervisor's.
+"""Running: the part of `AppEngine` that starts, waits and ends. The order of things is the supervisor's.
 
 A run may be embedded (`run`, `async with`) or have an event loop of its own (`start`). Everything in it is made anew.
 """
@@ -16,7 +16,6 @@ from anyio.abc import TaskGroup, TaskStatus
 from loguru import logger
 
 from event_flow.core import accounting, assembly
-from event_flow.core.annotation import EventClasses
 from event_flow.core.backend import (
     LoopGone,
     Wake,
@@ -32,6 +31,7 @@ from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
 from event_flow.core.exception import EngineClosed, EngineStateError
 from event_flow.core.failure import Failures
+from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.hooks import Hook
 from event_flow.core.membership import Node
 from event_flow.core.observing import Observed
@@ -46,12 +46,12 @@ from event_flow.core.threads import Threads
 
 
 class Lifecycle(Observed):
-    """The running half of `AppEngine`; what is run is declared by the other half."""
+    """The running part of `AppEngine`; what is run is declared by the parts that build on this."""
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
         self._apps: list[Node] = []
-        self._functions: dict[object, tuple[Callable[..., Any], EventClasses]] = {}
+        self._functions: dict[object, tuple[Callable[..., Any], HandlerDeclaration]] = {}
         self._before_start: list[Hook] = []
         self._exit: list[Hook] = []
         self._bell = Bell()

@@ -62,8 +62,10 @@ def _require_sound(node: Node) -> None:
         raise DeclarationError(
             f"{kind.__name__}.name is {safe_repr(node.name)}: a str names the instance, None leaves it the class's name"
         )
-    for name in declared.handlers:
-        require_call(method_of(node, name), f"{kind.__name__}.{name}", with_events=True)
+    for name, handler in declared.handlers.items():
+        require_call(
+            method_of(node, name), f"{kind.__name__}.{name}", given=what_is_given(handler.takes_batch)
+        )
     for name in (*declared.schedules, *declared.tasks):
         require_call(method_of(node, name), f"{kind.__name__}.{name}")
     for name in HOOKS:
@@ -72,26 +74,31 @@ def _require_sound(node: Node) -> None:
             require_call(hook, f"{kind.__name__}.{name}")
     for name in declared.near_misses:
         logger.bind(app=kind.__name__, handler=f"{kind.__name__}.{name}").warning(
-            "{}.{} is no handler, because it takes one event: annotate its parameter as a list, or name it otherwise",
+            "{}.{} is no handler, because it takes no list of events: annotate its parameter as a list or Batch of events, "
+            "or name it otherwise",
             kind.__name__,
             name,
         )
 
 
-def require_call(function: Any, name: str, *, with_events: bool = False) -> None:
-    """Raises `DeclarationError` unless `function` can be called as the engine will: with a list of events, or with nothing."""
+def what_is_given(takes_batch: bool) -> str:
+    """What a handler is called with, for a message."""
+    return "one Batch" if takes_batch else "one list of events"
+
+
+def require_call(function: Any, name: str, *, given: str = "") -> None:
+    """Raises `DeclarationError` unless `function` can be called as the engine will: with what is `given`, or with nothing."""
     if not callable(function):
         raise DeclarationError(f"{name} is {safe_repr(function)}: a function or method is needed")
     if hasattr(function, "__signature__"):
         return  # what a decorator says of the function inside, to which it may give further arguments
-    given: tuple[object, ...] = ([],) if with_events else ()
     try:
         # Not that of what it wraps: a decorator may fill in further arguments.
         signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError, NameError):
         return  # nothing is known of it
     try:
-        signature.bind(*given)
+        signature.bind(*([given] if given else []))
     except TypeError as exc:
-        how = "with one list of events" if with_events else "without arguments"
+        how = f"with {given}" if given else "without arguments"
         raise DeclarationError(f"{name} is called {how}, but takes {signature}: {exc}") from None
