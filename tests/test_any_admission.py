@@ -80,7 +80,7 @@ class Admission(RuleBasedStateMachine):
     def build(self, lanes: list[tuple[frozenset[type[Event[int]]], int, int]], max_backlog: int) -> None:
         self.bus = Bus(max_backlog=max_backlog)
         for number, (wants, queue_size, max_batch) in enumerate(lanes):
-            lane = Lane(f"lane{number}", "app", print, queue_size=queue_size, max_batch=max_batch)
+            lane = Lane(f"lane{number}", "app", queue_size=queue_size, max_batch=max_batch)
             self.bus.router.add(lane, wants)
             self.lanes.append(LaneModel(lane, wants))
         self.bus.thread = get_ident()

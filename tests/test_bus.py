@@ -60,7 +60,7 @@ class Desk:
         self.notified: list[str] = []
 
     def lane(self, *events: type[Event[int]], queue_size: int = 1, queued: int = 0) -> Lane:
-        lane = Lane(events[0].__name__, "App", print, queue_size=queue_size, max_batch=1)
+        lane = Lane(events[0].__name__, "App", queue_size=queue_size, max_batch=1)
         self.bus.router.add(lane, events)
         for _ in range(queued):
             self.bus.activity.make_busy(lane)

@@ -29,7 +29,7 @@ async def lanes() -> AsyncIterator[list[Lane]]:
 
 
 def new_lane(lanes: list[Lane], *, queue_size: int = 100, max_batch: int = 100) -> Lane:
-    lane = Lane("App.on_a", "App", print, queue_size=queue_size, max_batch=max_batch)
+    lane = Lane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch)
     lane.guarded = False
     lanes.append(lane)
     return lane

@@ -2,6 +2,7 @@
 
 from event_flow.core.application import AppEngine, Application, SubApplication
 from event_flow.core.batch import Batch
+from event_flow.core.control import HandlerControl
 from event_flow.core.decorators import on_event, schedule, task, timer
 from event_flow.core.event import Event, EventWithSource, ExceptionEvent
 from event_flow.core.exception import (
@@ -51,6 +52,7 @@ __all__ = [
     "EventWithSource",
     "ExceptionEvent",
     "ExitTimeout",
+    "HandlerControl",
     "HandlerStatistics",
     "HandlerTimeout",
     "LaneFull",

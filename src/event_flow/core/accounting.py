@@ -6,31 +6,37 @@ from collections.abc import Iterable
 
 from event_flow.core.branch import Branch
 from event_flow.core.bus import Bus
+from event_flow.core.lane import Lane
 from event_flow.core.report import EngineStatistics, HandlerStatistics, ScheduleStatistics, ShutdownReport
+
+
+def handler_statistics(lane: Lane) -> HandlerStatistics:
+    """Those of one handler as they are now."""
+    return HandlerStatistics(
+        paused=lane.is_paused,
+        queued=lane.queued,
+        running=lane.running,
+        accepted=lane.accepted,
+        handled=lane.handled,
+        failed=lane.failed,
+        dropped=lane.dropped,
+        abandoned=lane.abandoned.total(),
+        batches=lane.batches,
+        largest_batch=lane.largest_batch,
+        retried=lane.retried,
+        over_limit=lane.over_limit,
+    )
 
 
 def statistics(bus: Bus, branches: Iterable[Branch]) -> EngineStatistics:
     """The numbers as they are now."""
-    handlers = {
-        lane.name: HandlerStatistics(
-            queued=lane.queued,
-            running=lane.running,
-            accepted=lane.accepted,
-            handled=lane.handled,
-            failed=lane.failed,
-            dropped=lane.dropped,
-            abandoned=lane.abandoned.total(),
-            batches=lane.batches,
-            largest_batch=lane.largest_batch,
-            over_limit=lane.over_limit,
-        )
-        for lane in bus.router.lanes
-    }
+    handlers = {lane.name: handler_statistics(lane) for lane in bus.router.lanes}
     each = handlers.values()
     return EngineStatistics(
         state=bus.state,
         backlog=len(bus.backlog),
         unhandled=bus.unhandled,
+        filtered=bus.filtered_out,
         queued=sum(handler.queued for handler in each),
         running=sum(handler.running for handler in each),
         accepted=sum(handler.accepted for handler in each),
@@ -40,6 +46,7 @@ def statistics(bus: Bus, branches: Iterable[Branch]) -> EngineStatistics:
         abandoned=sum(handler.abandoned for handler in each),
         batches=sum(handler.batches for handler in each),
         largest_batch=max((handler.largest_batch for handler in each), default=0),
+        retried=sum(handler.retried for handler in each),
         over_limit=sum(handler.over_limit for handler in each),
         handlers=handlers,
         schedules={
@@ -66,6 +73,7 @@ def report(bus: Bus, tasks_left: Iterable[str], threads_left: Iterable[str]) -> 
         dropped=dropped,
         abandoned=accepted - handled - failed - dropped,
         unhandled=bus.unhandled,
+        filtered=bus.filtered_out,
         abandoned_events={lane.name: dict(lane.abandoned) for lane in lanes if lane.abandoned},
         tasks_left=tuple(tasks_left),
         threads_left=tuple(threads_left),

@@ -8,7 +8,8 @@ from typing import Any
 
 from event_flow.core.declaration import DeclaringMeta
 from event_flow.core.exception import DeclarationError, EngineNotSetError
-from event_flow.core.membership import require_free, require_sound
+from event_flow.core.membership import require_free, require_middleware, require_sound
+from event_flow.core.middleware import Middleware
 from event_flow.core.options import EngineOptions, OnError
 from event_flow.core.registering import Registering
 from event_flow.core.wording import safe_repr
@@ -24,6 +25,7 @@ class ApplicationBase(metaclass=DeclaringMeta):
 
     _added_to: AppEngine | ApplicationBase | None = None
     _sub_apps: tuple[SubApplication, ...] = ()
+    _middleware: tuple[Middleware, ...] = ()
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__()
@@ -65,6 +67,17 @@ class ApplicationBase(metaclass=DeclaringMeta):
         self._sub_apps = (*self._sub_apps, *apps)
         for app in apps:
             app._added_to = self
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Put middleware around every attempt of the handlers of this application and of those that belong to it.
+
+        As `AppEngine.add_middleware`, and inside of the engine's.
+        """
+        engine = self._engine_if_any
+        if engine is not None:
+            engine._require_not_running("add_middleware")
+        require_middleware(middleware)
+        self._middleware = (*self._middleware, middleware)
 
     def before_start(self) -> Coroutine[Any, Any, None] | None:
         """Override it, sync or async: runs before any handler does, within `start_timeout`.

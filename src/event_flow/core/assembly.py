@@ -10,7 +10,9 @@ from event_flow.core.branch import Branch
 from event_flow.core.declaration import declarations_of
 from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.membership import Node
+from event_flow.core.middleware import Middleware
 from event_flow.core.run import Run
+from event_flow.core.wording import name_of
 
 FUNCTIONS = "engine"
 
@@ -32,32 +34,30 @@ class Names:
 
 
 def grow(
-    apps: Iterable[Node], functions: Collection[tuple[Callable[..., Any], HandlerDeclaration]], run: Run
+    apps: Iterable[Node],
+    functions: Collection[tuple[Callable[..., Any], HandlerDeclaration]],
+    middleware: Iterable[Middleware],
+    run: Run,
 ) -> list[Branch]:
     """One branch for each application, in the order of the start: plain functions first, parents before children."""
     names = Names()
     branches: list[Branch] = []
     if functions:
-        branch = Branch(names.give(FUNCTIONS), None, run)
+        branch = Branch(names.give(FUNCTIONS), None, tuple(middleware), run)
         in_branch = Names()
         for function, declaration in functions:
             branch.add_handler(in_branch.give(name_of(function)), function, declaration)
         branches.append(branch)
 
-    def add(app: Node, parent: Branch | None) -> None:
-        branch = Branch(names.give(app.name or type(app).__name__), parent, run)
+    def add(app: Node, parent: Branch | None, around: tuple[Middleware, ...]) -> None:
+        around = (*around, *app._middleware)
+        branch = Branch(names.give(app.name or type(app).__name__), parent, around, run)
         branch.before_start, branch.exit = app._overridden("before_start"), app._overridden("exit")
         branch.add_declared(declarations_of(type(app)), app)
         branches.append(branch)
         for child in app._sub_apps:
-            add(child, branch)
+            add(child, branch, around)
 
     for app in apps:
-        add(app, None)
+        add(app, None, tuple(middleware))
     return branches
-
-
-def name_of(function: Any) -> str:
-    """What to call a function, partial or callable object."""
-    function = getattr(function, "func", function)
-    return str(getattr(function, "__name__", type(function).__name__))

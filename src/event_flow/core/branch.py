@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
@@ -14,7 +14,8 @@ from event_flow.core.declaration import Declarations, method_of
 from event_flow.core.delivery import Worker
 from event_flow.core.exception import UnexpectedCancellation
 from event_flow.core.handler_options import HandlerDeclaration
-from event_flow.core.lane import Lane
+from event_flow.core.housing import house
+from event_flow.core.middleware import Middleware
 from event_flow.core.outcome import is_cancelled_by_scope
 from event_flow.core.run import Run
 from event_flow.core.scheduling import Schedule
@@ -24,9 +25,10 @@ from event_flow.core.state import EngineState
 class Branch:
     """One application in the tree of task groups: the group of `parent` holds the one of this."""
 
-    def __init__(self, name: str, parent: Branch | None, run: Run) -> None:
+    def __init__(self, name: str, parent: Branch | None, middleware: Sequence[Middleware], run: Run) -> None:
         self.name = name
         self.parent = parent
+        self.middleware = middleware
         self.run = run
         self.before_start: Callable[[], Any] | None = None
         self.exit: Callable[[], Any] | None = None
@@ -48,17 +50,12 @@ class Branch:
             self.tasks.append(BackgroundTask(f"{self.name}.{method}", self.name, function, self.run))
 
     def add_handler(self, name: str, function: Callable[..., Any], declaration: HandlerDeclaration) -> None:
-        """Make the lane of one handler."""
-        options, defaults = declaration.options, self.run.options
-        lane = Lane(
-            f"{self.name}.{name}",
-            self.name,
-            function,
-            queue_size=options.queue_size or defaults.queue_size,
-            max_batch=options.max_batch or defaults.max_batch,
+        """Make the lane and the workers of one handler."""
+        lane, workers = house(
+            f"{self.name}.{name}", self.name, function, declaration, self.middleware, self.run
         )
         self.run.bus.router.add(lane, declaration.events)
-        self.workers.append(Worker(lane, self.run))
+        self.workers += workers
 
     @uninterrupted
     async def host(self) -> None:
@@ -80,7 +77,7 @@ class Branch:
     def start_handlers(self) -> None:
         """Start the workers of all lanes."""
         for worker in self.workers:
-            self._start(worker.lane.name, worker.work)
+            self._start(worker.name, worker.work)
 
     def start_schedules_and_tasks(self) -> None:
         """Start them; the handlers run already."""

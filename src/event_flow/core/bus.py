@@ -6,6 +6,7 @@ the publish waits for room in them (`room`); from `stop()` on only handlers at w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
@@ -18,11 +19,15 @@ from event_flow.core.event import Event
 from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError
 from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
+from event_flow.core.overflow import Overflows
 from event_flow.core.report import ShutdownReport
 from event_flow.core.room import Room, Waiter
 from event_flow.core.routing import Lanes, Router
 from event_flow.core.state import EngineState
-from event_flow.core.wording import safe_repr
+from event_flow.core.wording import name_of, safe_repr
+
+# Called with every event that is published, before it is routed; what it returns is routed, None is not.
+Filter = Callable[[Event[Any]], Event[Any] | None]
 
 # In these an event is kept for when the handlers run.
 KEPT_STATES = (EngineState.NEW, EngineState.STARTING)
@@ -49,6 +54,9 @@ class Bus:
         self.activity: Activity = Activity()
         self.room: Room = Room(self.activity, max_backlog)
         self.backlog: list[Event[Any]] = []  # published before the handlers run
+        self.overflows: Overflows = Overflows()
+        self.filters: tuple[Filter, ...] = ()
+        self.filtered_out: int = 0
         self.unhandled: int = 0
         self.report: ShutdownReport | None = None  # what became of it all, once everything has ended
         self._unyielded = 0  # events published, as far as known, since the last checkpoint
@@ -61,6 +69,11 @@ class Bus:
         require_event(event)
         self.require_loop_thread()
         if lanes is None:
+            if self.filters:
+                kept = self.filtered(event)
+                if kept is None:
+                    return
+                event = kept
             lanes = self.router.lanes_for(type(event))
         self._see(lanes)
         if self._unyielded >= YIELD_AFTER:
@@ -87,6 +100,11 @@ class Bus:
         """Deliver one event now, or raise `WouldBlock`."""
         require_event(event)
         self.require_loop_thread()
+        if self.filters:
+            kept = self.filtered(event)
+            if kept is None:
+                return
+            event = kept
         lanes = self.router.lanes_for(type(event))
         self._see(lanes)
         waiter = self.admit(event, current_origin.get(), lanes)
@@ -97,10 +115,24 @@ class Bus:
             for lane in lanes:
                 lane.allowance = 0  # this cannot give others a turn: the next publish that can is to look
 
+    def filtered(self, event: Event[Any]) -> Event[Any] | None:
+        """What the filters make of an event that is published; None if one drops it. Raises what a filter raises."""
+        for accept in self.filters:
+            kept = accept(event)
+            if kept is None:
+                self.filtered_out += 1
+                return None
+            if not isinstance(kept, Event):
+                raise TypeError(
+                    f"a filter returns an Event or None: {name_of(accept)} returned {safe_repr(kept)}"
+                )
+            event = kept
+        return event
+
     def admit(self, event: Event[Any], origin: Origin | None, lanes: Lanes | None = None) -> Waiter | None:
         """Deliver `event` and return None, or return the waiter for it, parked; the caller sets its `notify`.
 
-        Raises `EngineClosed` and `BacklogExceeded`; then nothing was delivered.
+        Raises `EngineClosed`, `LaneFull` and `BacklogExceeded`; then nothing was delivered.
         """
         if self.state in KEPT_STATES:
             self.keep(event)
@@ -111,6 +143,7 @@ class Bus:
         if not lanes:
             self._nobody_wants(event)
             return None
+        self.room.require_places(lanes)
         full = self.room.first_full(lanes, origin)
         if full is None:
             self._deliver(event, lanes)
@@ -147,12 +180,17 @@ class Bus:
             self.room.withdraw(waiter)
             raise
         waiter.granted = False
-        for lane in waiter.lanes:
+        for lane in waiter.reserved:
             lane.reserved -= 1
-            lane.put(waiter.event)
+        dropping = []
+        for lane in waiter.lanes:
+            self.activity.make_busy(lane)
+            if lane.put(waiter.event) < 0 and lane.drops:
+                dropping.append(lane)
         self._unyielded += 1
-        for lane in waiter.passed:
-            self.room.count_over_limit(lane)
+        # Only now: it logs, and a sink of the log may do anything.
+        for lane in (*waiter.passed, *dropping):
+            self.overflows.notice(lane)
 
     # -- delivering ------------------------------------------------------------------------------------------------
 
@@ -174,21 +212,21 @@ class Bus:
         if self._unyielded >= YIELD_AFTER:
             return False
         for lane in lanes:
-            if lane.guarded or lane.waiters or lane.room <= 0:
+            if lane.guarded or lane.waiters or (lane.room <= 0 and not lane.drops):
                 return False
         self._deliver(event, lanes)
         return True
 
     def _deliver(self, event: Event[Any], lanes: Lanes) -> None:
-        passed = []
+        overflown = []
         for lane in lanes:
             self.activity.make_busy(lane)
             if lane.put(event) < 0:
-                passed.append(lane)
+                overflown.append(lane)
         self._unyielded += 1
         # Only now: it logs, and a sink of the log may do anything.
-        for lane in passed:
-            self.room.count_over_limit(lane)
+        for lane in overflown:
+            self.overflows.notice(lane)
 
     def _see(self, lanes: Lanes) -> None:
         """Count the events that went into the open batches of `lanes` since the last look."""
@@ -222,7 +260,8 @@ class Bus:
             lanes = self.router.lanes_for(type(event))
             for lane in lanes:
                 self.activity.make_busy(lane)
-                lane.put(event)
+                if lane.put(event) < 0 and lane.drops:
+                    self.overflows.notice(lane)
             if not lanes:
                 self._nobody_wants(event)
 
@@ -235,6 +274,7 @@ class Bus:
         """From now on only live handler calls and ticks publish; what others wait for gets `EngineClosed`."""
         self.shut_out()
         for lane in self.router.lanes:
+            lane.drain()
             for waiter in [waiter for waiter in lane.waiters if not self._is_inside(waiter.origin)]:
                 self.room.refuse(waiter, self._closed())
 

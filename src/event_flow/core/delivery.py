@@ -1,77 +1,117 @@
-"""The worker of a lane: takes a batch, calls the handler, and settles what became of it."""
+"""The worker of a lane: takes a batch, calls the handler, and settles what became of it.
+
+This one has nothing but the handler and the log to think of. Where a handler has options that ask for more, it is
+`attempts` that calls it, in the same loop.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sized
+from typing import Any
+
 import anyio
+from anyio import CancelScope
 
 from event_flow.core.backend import NativeTask, uninterrupted
 from event_flow.core.bus import Bus
 from event_flow.core.event import ExceptionEvent
 from event_flow.core.failure import Failures
-from event_flow.core.invoke import caller
-from event_flow.core.lane import Batch, Lane
+from event_flow.core.lane import Events, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.outcome import is_cancelled_by_scope
 from event_flow.core.run import Run
 
 
 class Worker:
-    """Runs the handler of one lane, one batch at a time, until the lane is closed."""
+    """Runs the handler of one lane, one batch at a time, until the lane is closed. `call` is what to await with a batch.
 
-    def __init__(self, lane: Lane, run: Run) -> None:
+    Where a lane has several workers, `turn` is the lock of the one that waits for a batch.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        run: Run,
+        call: Callable[[Any], Awaitable[Any]],
+        turn: anyio.Lock | None = None,
+    ) -> None:
         self.lane = lane
+        self.name: str = f"{lane.name}[{len(lane.scopes)}]" if lane.scopes else lane.name
         self.bus: Bus = run.bus
         self.failures: Failures = run.failures
-        self._call = caller(lane.function, name=lane.name, threads=run.threads)
+        self._call = call
+        self._next: Callable[[], Awaitable[Sized | None]] = lane.next_batch
+        self._turn = turn
+        self._scope = CancelScope()
+        lane.scopes.append(self._scope)
 
     async def work(self) -> None:
         """Live as long as the lane."""
         lane = self.lane
-        with lane.scope:
+        with self._scope:
             while True:
                 try:
-                    batch = await lane.next_batch()
+                    if self._turn is None:
+                        taken = await self._next()
+                    else:
+                        async with self._turn:
+                            taken = await self._next()
                 except anyio.get_cancelled_exc_class():
                     if is_cancelled_by_scope() or self.failures.is_all_cancelled:
                         raise
                     # The handler cancelled its own asyncio task and ended before that took effect.
                     NativeTask().absorb()
                     continue
-                if batch is None:
+                if taken is None:
                     return
                 if lane.waiters:
                     self.bus.room.grant(lane)
                 call = Origin(self.bus, Kind.CALL, lane)
                 current_origin.set(call)
+                length = len(taken)
                 try:
-                    # A list of its own: whatever the handler does to it, `batch` is what failed.
-                    await self._call(batch[:])
-                except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
-                    await self._settle(batch, exc)
-                else:
-                    lane.handled += lane.running
+                    await self._deliver(taken)
                 finally:
                     call.end()
-                    lane.running = 0
+                    lane.running -= length
+                    self._release(taken)
                     self.bus.activity.rest(lane)
-                del batch, call  # an idle lane keeps no events alive
+                del taken, call  # an idle lane keeps no events alive
 
-    async def _settle(self, batch: Batch, exc: BaseException) -> None:
+    async def _deliver(self, batch: Any) -> None:
+        """Call the handler, and settle what becomes of it."""
+        try:
+            # A list of its own: whatever the handler does to it, `batch` is what failed.
+            await self._call(batch[:])
+        except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
+            await self._settle(batch, exc)
+        else:
+            self.lane.handled += len(batch)
+
+    def _release(self, batch: Any) -> None:
+        """What `batch` held up may be taken now."""
+
+    async def _settle(self, batch: Events, exc: BaseException) -> None:
         """Called in the `except` block of a failed call, still a part of it."""
         lane = self.lane
-        try:
-            error = await self.failures.examine(exc, lane.name)
-            if error is None:
-                raise exc
-        except BaseException:
-            lane.abandon(batch)
-            raise
+        error = await self._error(batch, exc)
         try:
             await self.failures.contain(
                 error, name=lane.name, app=lane.app, events=batch, redeliver=self._redeliver
             )
         finally:
             lane.failed += len(batch)
+
+    async def _error(self, events: Events, exc: BaseException) -> BaseException:
+        """What the call failed with; if it was cancelled, `events` are abandoned and the cancellation goes on."""
+        try:
+            error = await self.failures.examine(exc, self.lane.name)
+            if error is None:
+                raise exc
+        except BaseException:
+            self.lane.abandon(events)
+            raise
+        return error
 
     @uninterrupted
     async def _redeliver(self, failure: ExceptionEvent) -> None:

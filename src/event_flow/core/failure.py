@@ -18,7 +18,7 @@ from loguru import logger
 from event_flow.core.backend import NativeTask
 from event_flow.core.bus import Bus
 from event_flow.core.event import Event, ExceptionEvent, Redeliver
-from event_flow.core.exception import BacklogExceeded, EngineClosed
+from event_flow.core.exception import BacklogExceeded, EngineClosed, LaneFull
 from event_flow.core.options import OnError
 from event_flow.core.outcome import is_cancelled_by_scope, what_happened
 from event_flow.core.wording import counted, safe_repr
@@ -65,7 +65,9 @@ class Failures:
         self.is_strict: bool = on_error == "raise"
         self.supervisor: NativeTask | None = None
         self.is_loop_ending = False  # native cancellation has reached the supervisor, and was answered
-        self._logs: dict[tuple[str, str], FailureLog] = {}  # by the names of handler and application
+        self._logs: dict[
+            tuple[str, str, str], FailureLog
+        ] = {}  # by the names of handler and application, and level
 
     async def examine(self, exc: BaseException, name: str) -> BaseException | None:
         """What user code really ended with; None if `exc` is the engine's own cancellation and is to be raised again.
@@ -107,6 +109,7 @@ class Failures:
         app: str,
         events: Sequence[Event[Any]] = (),
         redeliver: Redeliver | None = None,
+        attempt: int = 1,
     ) -> None:
         """Take what the handler, schedule or task `name` ended with: log and publish it, or end the engine with it."""
         if not isinstance(error, Exception):
@@ -116,7 +119,15 @@ class Failures:
         if self.is_strict:
             self.fail(error)
         else:
-            await self._publish(error, name, app, events, redeliver)
+            await self._publish(error, name, app, events, redeliver, attempt)
+
+    def tell(self, error: Exception, level: str, then: str, *, name: str, app: str, events: int) -> None:
+        """Log a failed attempt of a handler, and what follows; what comes often, like a failure, five times a minute."""
+        # What pauses a handler, or stops the engine, is never one of very many.
+        if level == "ERROR" or self._may_log(name, app, level):
+            logger.bind(app=app, handler=name, events=events).log(
+                level, "{} failed with {}: {}; {}", name, counted(events, "event"), safe_repr(error), then
+            )
 
     @property
     def is_all_cancelled(self) -> bool:
@@ -125,13 +136,17 @@ class Failures:
 
     def summarise(self) -> None:
         """At the end: mention what was not logged."""
-        for (name, app), log in self._logs.items():
-            self._mention(name, app, log.skipped)
+        for (name, app, level), log in self._logs.items():
+            self._mention(name, app, level, log.skipped)
+
+    def _may_log(self, name: str, app: str, level: str) -> bool:
+        """Whether to log a failure in full, which is counted. Before that, mentions those that were not."""
+        in_full, skipped = self._logs.setdefault((name, app, level), FailureLog()).count(anyio.current_time())
+        self._mention(name, app, level, skipped)
+        return in_full
 
     def _log(self, error: Exception, name: str, app: str, events: Sequence[Event[Any]]) -> None:
-        in_full, skipped = self._logs.setdefault((name, app), FailureLog()).count(anyio.current_time())
-        self._mention(name, app, skipped)
-        if in_full:
+        if self._may_log(name, app, "ERROR"):
             shown = safe_repr(error)
             # A strict engine raises it, with its traceback.
             bound = logger.bind(app=app, handler=name, events=len(events)).opt(
@@ -143,10 +158,10 @@ class Failures:
                 bound.error("{} failed: {}", name, shown)
 
     @staticmethod
-    def _mention(name: str, app: str, skipped: int) -> None:
+    def _mention(name: str, app: str, level: str, skipped: int) -> None:
         if skipped:
-            logger.bind(app=app, handler=name, failures=skipped).error(
-                "{} failed {} more times, which were not logged", name, skipped
+            logger.bind(app=app, handler=name, failures=skipped).log(
+                level, "{} failed {} more times, which were not logged", name, skipped
             )
 
     async def _publish(
@@ -156,6 +171,7 @@ class Failures:
         app: str,
         events: Sequence[Event[Any]],
         redeliver: Redeliver | None,
+        attempt: int,
     ) -> None:
         ordinary = [event for event in events if not isinstance(event, ExceptionEvent)]
         if events and not ordinary:
@@ -166,12 +182,22 @@ class Failures:
             error,
             handler=name,
             traceback_str="".join(traceback.format_exception(error)),
+            attempt=attempt,
             events=ordinary,
             redeliver=redeliver,
         )
         try:
-            await self.bus.publish(event)
-        except (EngineClosed, BacklogExceeded) as exc:
+            accepted = self.bus.filtered(event)
+        except Exception as exc:  # noqa: BLE001 - a filter of the user's, and nobody else to tell
+            logger.bind(app=app, handler=name, events=len(ordinary)).opt(exception=exc).error(
+                "The ExceptionEvent of {} was not published: a filter failed with {}", name, safe_repr(exc)
+            )
+            return
+        if accepted is None:
+            return
+        try:
+            await self.bus.publish(accepted, self.bus.router.lanes_for(type(accepted)))
+        except (EngineClosed, BacklogExceeded, LaneFull) as exc:
             logger.bind(app=app, handler=name, events=len(ordinary)).warning(
                 "The ExceptionEvent of {} was not published: {}", name, exc
             )

@@ -99,7 +99,9 @@ class Inbox:
                 raise _closed()
             if self._wake is None:
                 for event in request.events:
-                    self._bus.keep(event)
+                    kept = self._bus.filtered(event)
+                    if kept is not None:
+                        self._bus.keep(kept)
                 return False
             self._arrived.append(request)
             is_first = len(self._arrived) == 1
@@ -138,7 +140,9 @@ class Inbox:
         """Publish as much of a request as there is room for."""
         try:
             while request.next < len(request.events):
-                request.waiter = self._bus.admit(request.events[request.next], request.origin)
+                event = self._bus.filtered(request.events[request.next])
+                if event is not None:
+                    request.waiter = self._bus.admit(event, request.origin)
                 if request.waiter is not None:
                     request.waiter.notify = self._later(request)
                     self._lend_place(request)

@@ -4,14 +4,14 @@
 
 The last batch in the queue stays open, and publishing into it is one comparison with `allowance` and one append. A worker
 that takes the open batch closes it. The allowance is 0 whenever a publish must be looked at: while the lane is empty,
-while publishes wait for it, and while the engine takes none from outside.
+while publishes wait for it, and while the engine takes none from outside. What a full lane does is its `overflow`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,9 +23,10 @@ from event_flow.core.event import Event
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+    from event_flow.core.handler_options import Overflow
     from event_flow.core.room import Waiter
 
-Batch = list[Event[Any]]
+Events = list[Event[Any]]
 
 # Events that are published in a row before other tasks get a turn: a handler's time for as many is far below what
 # anyone notices, and a turn costs less than a hundredth of publishing them.
@@ -42,24 +43,30 @@ class Lane:
         "arrival",
         "batches",
         "busy",
+        "change",
         "dropped",
+        "drops",
         "failed",
-        "function",
         "guarded",
         "handled",
+        "head",
         "held",
         "is_closed",
+        "is_draining",
+        "is_paused",
         "largest_batch",
         "mark",
         "max_batch",
         "name",
         "open",
         "over_limit",
+        "overflow",
         "queue_size",
         "receive_stream",
         "reserved",
+        "retried",
         "running",
-        "scope",
+        "scopes",
         "send_stream",
         "stride",
         "waiters",
@@ -67,30 +74,35 @@ class Lane:
     )
 
     def __init__(
-        self, name: str, app: str, function: Callable[..., Any], *, queue_size: int, max_batch: int
+        self, name: str, app: str, *, queue_size: int, max_batch: int, overflow: Overflow = "wait"
     ) -> None:
         self.name: str = name
         self.app: str = app
-        self.function: Callable[..., Any] = function
         self.queue_size: int = queue_size
         self.max_batch: int = max_batch
+        self.overflow: Overflow = overflow
+        self.drops: bool = overflow not in ("wait", "error")
         # Unbounded in batches: what bounds the lane is the number of events.
-        streams = anyio.create_memory_object_stream[Batch](math.inf)
-        self.send_stream: MemoryObjectSendStream[Batch] = streams[0]
-        self.receive_stream: MemoryObjectReceiveStream[Batch] = streams[1]
-        self.scope: CancelScope = CancelScope()
+        streams = anyio.create_memory_object_stream[Events](math.inf)
+        self.send_stream: MemoryObjectSendStream[Events] = streams[0]
+        self.receive_stream: MemoryObjectReceiveStream[Events] = streams[1]
+        self.scopes: list[CancelScope] = []  # of the workers
 
-        self.arrival: anyio.Event | None = None  # the worker waits for it while nothing is queued
-        self.open: Batch = []
+        self.arrival: anyio.Event | None = None  # a worker waits for it while nothing is queued
+        self.change: anyio.Event | None = None  # a worker waits for it while what is queued may not be taken
+        self.head: Events | None = None  # the first batch, where a part of it was taken out
+        self.open: Events = []
         self.allowance: int = 0
         self.stride: int = YIELD_AFTER  # most events that the open batch may take on without another look
         self.mark: int = 0  # length of the open batch at the last look
-        self.held: int = 0  # events queued in closed batches
+        self.held: int = 0  # events queued elsewhere than in the open batch
         self.reserved: int = 0  # places granted to publishes that have not been delivered yet
         self.guarded: bool = True  # all take the slow path: while the engine does not run, or drains
         self.waiters: OrderedDict[Waiter, None] = OrderedDict()  # publishes parked here, in order of arrival
-        # How many publishes of the live call of this lane's handler are parked, by where.
+        # How many publishes of live calls of this lane's handler are parked, by where.
         self.waits_for: Counter[Lane] = Counter()
+        self.is_paused: bool = False
+        self.is_draining: bool = False
         self.is_closed: bool = False
         self.busy: bool = False  # something is queued, running or reserved
 
@@ -101,6 +113,7 @@ class Lane:
         self.abandoned: Counter[str] = Counter()  # by event class
         self.batches: int = 0
         self.largest_batch: int = 0
+        self.retried: int = 0
         self.over_limit: int = 0
 
     @property
@@ -110,7 +123,7 @@ class Lane:
 
     @property
     def room(self) -> int:
-        """Events that may come before publishers wait; below 0 over the limit."""
+        """Events that may come before the lane is full; below 0 over the limit."""
         return self.queue_size - self.held - len(self.open) - self.reserved
 
     @property
@@ -119,8 +132,15 @@ class Lane:
         ended = self.handled + self.failed + self.dropped + self.abandoned.total()
         return ended + self.running + self.queued
 
+    # -- in --------------------------------------------------------------------------------------------------------
+
     def put(self, event: Event[Any]) -> int:
-        """Queue one event, whether there is room or not; return the room that is left, below 0 over the limit."""
+        """Queue one event, whether there is room or not; return the room that is left.
+
+        Below 0 something is to be told: the lane went over its limit, or, if it `drops`, an event was dropped.
+        """
+        if self.drops and self.room <= 0:
+            return self._put_into_full(event)
         if 0 < len(self.open) < self.max_batch:
             self.open.append(event)
         else:
@@ -131,6 +151,28 @@ class Lane:
                 self.arrival.set()
                 self.arrival = None
         return self.renew()
+
+    def _put_into_full(self, event: Event[Any]) -> int:
+        if self.overflow != "drop_newest" and self._drop_oldest():
+            self.put(event)
+        self.dropped += 1
+        return -1
+
+    def _drop_oldest(self) -> bool:
+        """Take the event out that has been queued longest. False if there is none that was not tried before."""
+        if self.head is None:
+            try:
+                self.head = self.receive_stream.receive_nowait()
+            except anyio.WouldBlock:
+                return False
+        del self.head[0]
+        if self.head is self.open:
+            self.allowance = 0  # a length that it had before
+        else:
+            self.held -= 1
+        if not self.head:
+            self.head = None
+        return True
 
     def renew(self) -> int:
         """Work out how far the open batch may grow without another look; return the room that is left."""
@@ -147,48 +189,103 @@ class Lane:
         self.guarded = True
         self.allowance = 0
 
-    async def next_batch(self) -> Batch | None:
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    async def next_batch(self) -> Events | None:
         """Wait for a batch and take it, which frees its places; None when the lane is closed.
 
         Not the stream's own `receive()`: with nothing awaited between leaving the queue and being taken no cancellation can
         come between them, and an idle worker that waits for a bare event is at work a quarter sooner.
         """
         await checkpoint()
-        if not self.queued:
-            self.arrival = arrival = anyio.Event()
-            await arrival.wait()
-        if self.is_closed:
-            return None
-        batch = self.receive_stream.receive_nowait()
+        while not self.queued or self.is_paused:
+            if self.is_closed:
+                return None
+            if self.is_paused:
+                await self.wait_change()
+            else:
+                self.arrival = arrival = anyio.Event()
+                await arrival.wait()
+        return self.take(self.max_batch)
+
+    def take(self, most: int) -> Events:
+        """Take the first batch, but at most so many events of it; at least one is queued."""
+        batch = self.head or self.receive_stream.receive_nowait()
+        self.head = None
+        if len(batch) > most:
+            batch, self.head = batch[:most], batch
+            del self.head[:most]
         if batch is self.open:
             self.open = []
             self.allowance = self.mark = 0
+        elif self.head is not None and self.head is self.open:
+            self.renew()
         else:
             self.held -= len(batch)
-        self.running = length = len(batch)
+        self.count_taken(len(batch))
+        return batch
+
+    def count_taken(self, length: int) -> None:
+        """So many events go into a call."""
+        self.running += length
         self.batches += 1
         if length > self.largest_batch:
             self.largest_batch = length
-        return batch
+
+    async def wait_change(self, deadline: float = math.inf) -> None:
+        """Wait until `stir` is called, or for the deadline."""
+        self.change = change = anyio.Event()
+        if deadline == math.inf:
+            await change.wait()
+        else:
+            with CancelScope(deadline=deadline):
+                await change.wait()
+
+    def stir(self) -> None:
+        """What is queued may be due by now: have the worker that waits for it look again."""
+        if self.change is not None:
+            self.change.set()
+            self.change = None
+
+    def pause(self) -> None:
+        """Let no batch be taken until `resume`."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Let batches be taken again."""
+        self.is_paused = False
+        self.stir()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Nothing more comes from outside: batches wait for no company."""
+        self.is_draining = True
+        self.stir()
 
     def abandon(self, events: Iterable[Event[Any]]) -> None:
         """These deliveries will never be made; they are counted by class."""
         self.abandoned.update(type(event).__name__ for event in events)
 
     def close(self) -> None:
-        """Cancel the worker with the handler it runs, and abandon what is queued. May be called again."""
+        """Cancel the workers with the calls they make, and abandon what is queued. May be called again."""
         self.guard()
         self.is_closed = True
-        self.scope.cancel()
+        for scope in self.scopes:
+            scope.cancel()
+        self._abandon_queued()
+        self.send_stream.close()
+        self.receive_stream.close()
+
+    def _abandon_queued(self) -> None:
         while self.queued:
-            batch = self.receive_stream.receive_nowait()
+            batch = self.head or self.receive_stream.receive_nowait()
+            self.head = None
             self.abandon(batch)
             if batch is self.open:
                 self.open = []
             else:
                 self.held -= len(batch)
-        self.send_stream.close()
-        self.receive_stream.close()
 
     def __repr__(self) -> str:
         return (

@@ -28,12 +28,14 @@ from event_flow.core.backend import (
 )
 from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
-from event_flow.core.bus import Bus
+from event_flow.core.bus import Bus, Filter
+from event_flow.core.control import Handlers
 from event_flow.core.exception import EngineClosed, EngineStateError
 from event_flow.core.failure import Failures
 from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.hooks import Hook
 from event_flow.core.membership import Node
+from event_flow.core.middleware import Middleware
 from event_flow.core.observing import Observed
 from event_flow.core.options import EngineOptions
 from event_flow.core.outcome import leaves
@@ -52,6 +54,8 @@ class Lifecycle(Observed):
         self._options = options
         self._apps: list[Node] = []
         self._functions: dict[object, tuple[Callable[..., Any], HandlerDeclaration]] = {}
+        self._middleware: list[Middleware] = []
+        self._filters: list[Filter] = []
         self._before_start: list[Hook] = []
         self._exit: list[Hook] = []
         self._bell = Bell()
@@ -63,6 +67,7 @@ class Lifecycle(Observed):
         self._report: ShutdownReport | None = None
         self._session: tuple[TaskGroup, int] | None = None
         self._use_bus(Bus(max_backlog=options.max_backlog))
+        self._handlers = Handlers((), self._bus)
 
     # -- running ---------------------------------------------------------------------------------------------------
 
@@ -205,10 +210,11 @@ class Lifecycle(Observed):
             bell=self._bell,
         )
         try:
-            self._branches = assembly.grow(self._apps, self._functions.values(), run)
+            self._branches = assembly.grow(self._apps, self._functions.values(), self._middleware, run)
         except BaseException:  # out of an application, for instance a property
             self._undo(before)
             raise
+        self._handlers = Handlers(bus.router.lanes, bus)
         self._supervisor = Supervisor(run, self._branches, tuple(self._before_start), tuple(self._exit))
         self._inbox.open(wake)
         if self._is_stop_early:
@@ -218,7 +224,7 @@ class Lifecycle(Observed):
     def _undo(self, before: EngineState) -> None:
         """A run could not be prepared: the engine is what it was, with what has been published."""
         self._bus.drop_lanes()
-        self._routes = self._bus.router.routes
+        self._use_filters()
         self._bus.state = before
         self._bus.thread = self._thread = self._wake = None
         self._bus.report = self._report
@@ -233,6 +239,7 @@ class Lifecycle(Observed):
         run.inbox.close()
         run.threads.close()
         run.failures.summarise()
+        run.bus.overflows.summarise()
         self._report = run.bus.report = report
         run.bus.thread = self._thread = self._supervisor = self._wake = None
         # Last: from now on it may be run again, also by another thread.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loguru import logger
 
 from event_flow.core.declaration import DeclaringMeta, declarations_of, method_of
 from event_flow.core.exception import DeclarationError
-from event_flow.core.wording import safe_repr
+from event_flow.core.function import is_async
+from event_flow.core.wording import name_of, safe_repr
+
+if TYPE_CHECKING:
+    from event_flow.core.middleware import Middleware
 
 HOOKS = ("before_start", "exit")
 
@@ -22,6 +26,8 @@ class Node(Protocol):
 
     @property
     def _added_to(self) -> object | None: ...
+    @property
+    def _middleware(self) -> Sequence[Middleware]: ...
     @property
     def _sub_apps(self) -> Sequence[Node]: ...
     def _overridden(self, name: str) -> Callable[[], Any] | None: ...
@@ -63,9 +69,7 @@ def _require_sound(node: Node) -> None:
             f"{kind.__name__}.name is {safe_repr(node.name)}: a str names the instance, None leaves it the class's name"
         )
     for name, handler in declared.handlers.items():
-        require_call(
-            method_of(node, name), f"{kind.__name__}.{name}", given=what_is_given(handler.takes_batch)
-        )
+        require_call(method_of(node, name), f"{kind.__name__}.{name}", what_is_given(handler.takes_batch))
     for name in (*declared.schedules, *declared.tasks):
         require_call(method_of(node, name), f"{kind.__name__}.{name}")
     for name in HOOKS:
@@ -86,7 +90,7 @@ def what_is_given(takes_batch: bool) -> str:
     return "one Batch" if takes_batch else "one list of events"
 
 
-def require_call(function: Any, name: str, *, given: str = "") -> None:
+def require_call(function: Any, name: str, *given: str) -> None:
     """Raises `DeclarationError` unless `function` can be called as the engine will: with what is `given`, or with nothing."""
     if not callable(function):
         raise DeclarationError(f"{name} is {safe_repr(function)}: a function or method is needed")
@@ -98,7 +102,15 @@ def require_call(function: Any, name: str, *, given: str = "") -> None:
     except (TypeError, ValueError, NameError):
         return  # nothing is known of it
     try:
-        signature.bind(*([given] if given else []))
+        signature.bind(*given)
     except TypeError as exc:
-        how = f"with {given}" if given else "without arguments"
+        how = f"with {' and '.join(given)}" if given else "without arguments"
         raise DeclarationError(f"{name} is called {how}, but takes {signature}: {exc}") from None
+
+
+def require_middleware(function: Any) -> None:
+    """Raises `DeclarationError` unless it can be put around a handler."""
+    name = f"the middleware {name_of(function)}"
+    require_call(function, name, "a batch", "call_next")
+    if not is_async(function):
+        raise DeclarationError(f"{name} awaits call_next, so it has to be async: write `async def`")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from event_flow.core import accounting
 from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
+from event_flow.core.control import HandlerControl, Handlers
 from event_flow.core.exception import EngineClosed, WouldDeadlockError
 from event_flow.core.origin import Kind, current_origin
 from event_flow.core.publishing import Publisher
@@ -21,6 +22,7 @@ class Observed(Publisher):
     _bell: Bell
     _supervisor: Supervisor | None
     _branches: Sequence[Branch]
+    _handlers: Handlers
     _report: ShutdownReport | None
 
     async def wait_running(self) -> None:
@@ -73,6 +75,14 @@ class Observed(Publisher):
     def report(self) -> ShutdownReport | None:
         """The report of the last run that has ended, None before."""
         return self._report
+
+    @property
+    def handlers(self) -> Mapping[str, HandlerControl]:
+        """The handlers of the current run, or of the last one, by names like `"App.method"`; none before the first run.
+
+        A name that is not among them is a `KeyError` that lists those that are.
+        """
+        return self._handlers
 
     def statistics(self) -> EngineStatistics:
         """The numbers of the current run, or of the last one."""

@@ -26,19 +26,37 @@ class Kind(Enum):
 class Origin:
     """One call of user code. `live` while it runs; what it left behind afterwards is outside."""
 
-    __slots__ = ("bus", "kind", "lane", "live")
+    __slots__ = ("bus", "kind", "lane", "live", "waits_for")
 
     def __init__(self, bus: Bus, kind: Kind, lane: Lane | None = None) -> None:
         self.bus: Bus = bus
         self.kind: Kind = kind
         self.lane: Lane | None = lane
         self.live: bool = True
+        self.waits_for: list[Lane] | None = None  # where publishes of this call are parked
+
+    def park(self, lane: Lane) -> None:
+        """A publish of this call, of a handler, is parked at `lane`."""
+        assert self.lane is not None
+        if self.waits_for is None:
+            self.waits_for = []
+        self.waits_for.append(lane)
+        self.lane.waits_for[lane] += 1
+
+    def unpark(self, lane: Lane) -> None:
+        """It is parked there no more."""
+        assert self.lane is not None
+        assert self.waits_for is not None
+        self.waits_for.remove(lane)
+        self.lane.waits_for[lane] -= 1
+        if not self.lane.waits_for[lane]:
+            del self.lane.waits_for[lane]
 
     def end(self) -> None:
         """The call has ended; nobody need wait for what it left behind."""
         self.live = False
-        if self.lane is not None:
-            self.lane.waits_for.clear()
+        while self.waits_for:
+            self.unpark(self.waits_for[-1])
 
 
 current_origin: ContextVar[Origin | None] = ContextVar("event_flow_origin", default=None)

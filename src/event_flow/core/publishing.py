@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import Any
 
 from event_flow.core.backend import uninterrupted
-from event_flow.core.bus import Bus, require_event
+from event_flow.core.bus import Bus, Filter, require_event
 from event_flow.core.event import Event
 from event_flow.core.exception import WrongThreadError
 from event_flow.core.inbox import Inbox
@@ -25,6 +25,7 @@ class Publisher:
 
     _bus: Bus
     _inbox: Inbox
+    _filters: list[Filter]
     # The bus's own, here because the fast path has no time to ask it.
     _routes: dict[type, Lanes]
     _thread: int | None
@@ -32,8 +33,13 @@ class Publisher:
     def _use_bus(self, bus: Bus) -> None:
         self._bus = bus
         self._inbox = Inbox(bus)
-        self._routes = bus.router.routes
         self._thread = bus.thread
+        self._use_filters()
+
+    def _use_filters(self) -> None:
+        self._bus.filters = tuple(self._filters)
+        # With filters nothing is to be found by the fast path: it has no time for them.
+        self._routes = {} if self._filters else self._bus.router.routes
 
     @uninterrupted
     async def pub_event(self, event: Event[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Plain functions: the part of `AppEngine` that makes handlers and hooks of them."""
+"""Plain functions: the part of `AppEngine` that makes handlers, hooks, middleware and filters of them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from event_flow.core import assembly
 from event_flow.core.annotation import EventClasses
+from event_flow.core.bus import Filter
 from event_flow.core.declaration import takes_batch
 from event_flow.core.decorators import event_classes
 from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError
+from event_flow.core.function import is_async
 from event_flow.core.handler_options import HandlerDeclaration, HandlerOptions, merged
 from event_flow.core.hooks import Hook
 from event_flow.core.lifecycle import Lifecycle
-from event_flow.core.membership import require_call, what_is_given
-from event_flow.core.wording import safe_repr
+from event_flow.core.membership import require_call, require_middleware, what_is_given
+from event_flow.core.middleware import Middleware
+from event_flow.core.wording import name_of, safe_repr
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -151,6 +153,40 @@ class Registering(Lifecycle):
         self._add_hook("exit", self._exit, hook)
         return hook
 
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Put `async def middleware(batch, call_next)` around every attempt of every handler, inside of those added before.
+
+        `await call_next(batch)` goes on, to the handler in the end; what the handler raises comes out of it, and what leaves
+        the middleware is what the attempt failed with. It may change `batch.events`, hand on a `Batch` of its own, or not go
+        on at all: then the events count as handled. A sync handler runs in its thread, middleware on the loop. The middleware
+        of an application comes inside of the engine's.
+
+        Raises `DeclarationError` for what is not async or cannot be called so, `EngineStateError` when the engine has been
+        started.
+        """
+        self._require_not_running("add_middleware")
+        require_middleware(middleware)
+        self._middleware.append(middleware)
+
+    def add_filter(self, filter: Filter) -> None:  # noqa: A002 - what it is
+        """Show every event that is published to the sync `filter(event)` first: it returns the event to route, or None.
+
+        Another event may take its place, of another class too. None drops it, which is counted as `filtered`. Filters are
+        called in the order in which they were added, for `ExceptionEvent`s too, but not for what `redeliver()` gives back;
+        on the loop, or, before the engine runs, in the thread that publishes. What one raises the publish raises, and
+        nothing is delivered. It must be quick and must not publish. As long as there is a filter, each publish takes longer.
+
+        Raises `DeclarationError` for what is async or cannot be called with one event, `EngineStateError` when the engine
+        has been started.
+        """
+        self._require_not_running("add_filter")
+        name = f"the filter {name_of(filter)}"
+        require_call(filter, name, "one event")
+        if is_async(filter):
+            raise DeclarationError(f"{name} is called while an event is published, so it cannot be async")
+        self._filters.append(filter)
+        self._use_filters()
+
     def _register(
         self, what: str, classes: EventClasses, options: Mapping[str, Any], *functions: Callable[..., Any]
     ) -> None:
@@ -165,12 +201,12 @@ class Registering(Lifecycle):
         self, function: Callable[..., Any], classes: EventClasses, options: Mapping[str, Any]
     ) -> tuple[object, tuple[Callable[..., Any], HandlerDeclaration]]:
         """The function as it will be known, with what was registered before."""
-        where = f"the handler {assembly.name_of(function)}"
+        where = f"the handler {name_of(function)}"
         # A bound method is another object each time it is looked up; anything else is what it is.
         key = function if inspect.ismethod(function) else id(function)
         known, earlier = self._functions.get(key, (function, None))
         is_batch = takes_batch(function, where) if earlier is None else earlier.takes_batch
-        require_call(function, where, given=what_is_given(is_batch))
+        require_call(function, where, what_is_given(is_batch))
         marks = [earlier.options.given, options] if earlier else [options]
         events = (*earlier.events, *classes) if earlier else classes
         return key, (
@@ -186,5 +222,5 @@ class Registering(Lifecycle):
         self._require_not_running(kind)
         if not callable(hook):
             raise DeclarationError(f"@engine.{kind} takes a function, not {safe_repr(hook)}")
-        require_call(hook, f"the {kind} hook {assembly.name_of(hook)}")
-        hooks.append((f"{kind} hook {assembly.name_of(hook)}", hook))
+        require_call(hook, f"the {kind} hook {name_of(hook)}")
+        hooks.append((f"{kind} hook {name_of(hook)}", hook))

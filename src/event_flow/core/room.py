@@ -9,7 +9,7 @@ back.
 
 Lane A *waits for* lane B while a publish made by a live call of A's handler is parked at B. A publish about to be parked
 at a lane from which that relation leads back to its own lane passes over the limit there instead. So the relation never
-closes a circle, and a deadlock would need one.
+closes a circle, and a deadlock would need one. Lanes that refuse or drop what they have no room for have nobody parked.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from collections.abc import Callable, Iterable
 from threading import get_ident
 from typing import Any
 
-from loguru import logger
-
 from event_flow.core.activity import Activity
 from event_flow.core.event import Event
-from event_flow.core.exception import BacklogExceeded
+from event_flow.core.exception import BacklogExceeded, LaneFull
 from event_flow.core.lane import Lane
 from event_flow.core.origin import Origin
 
@@ -37,7 +35,18 @@ class Waiter:
     `notify` is set by who made it, and called once, when it is granted or refused; it must not publish.
     """
 
-    __slots__ = ("error", "event", "granted", "lanes", "moves", "notify", "origin", "parked_at", "passed")
+    __slots__ = (
+        "error",
+        "event",
+        "granted",
+        "lanes",
+        "moves",
+        "notify",
+        "origin",
+        "parked_at",
+        "passed",
+        "reserved",
+    )
 
     def __init__(self, event: Event[Any], lanes: tuple[Lane, ...], origin: Origin | None) -> None:
         self.event: Event[Any] = event
@@ -47,6 +56,7 @@ class Waiter:
         self.parked_at: Lane | None = None
         self.granted: bool = False
         self.moves: int = 0  # how often a place was free for it at one lane, and another lane was full
+        self.reserved: tuple[Lane, ...] = ()  # lanes in which it was granted a place
         self.passed: tuple[Lane, ...] = ()  # lanes where the place granted is one over the limit
         self.error: Exception | None = None
 
@@ -63,14 +73,30 @@ class Room:
     ) -> Lane | None:
         """The first lane this publish must wait for. Who waits at a lane comes first there, except where room was freed."""
         for lane in lanes:
-            if (lane.room <= 0 or (lane.waiters and lane is not freed)) and not self._may_pass(lane, origin):
+            if (
+                (lane.room <= 0 or (lane.waiters and lane is not freed))
+                and lane.overflow == "wait"
+                and not self._may_pass(lane, origin)
+            ):
                 return lane
         return None
 
+    @staticmethod
+    def require_places(lanes: Iterable[Lane]) -> None:
+        """Raises `LaneFull` if one of them is full, and neither drops anything nor lets publishers wait."""
+        for lane in lanes:
+            if lane.overflow == "error" and lane.room <= 0:
+                raise LaneFull(
+                    f'{lane.name} is full, and overflow="error" lets nobody wait: {lane.queued:,} events are queued, '
+                    f"queue_size={lane.queue_size:,}",
+                    handler=lane.name,
+                    limit=lane.queue_size,
+                )
+
     def _may_pass(self, full: Lane, origin: Origin | None) -> bool:
         """Whether waiting at `full` would close a circle. Raises `BacklogExceeded` if it would and no more may pass."""
-        own = self._lane_of(origin)
-        if own is None or not self._waits_for(full, own):
+        call = self._live_call(origin)
+        if call is None or not self._waits_for(full, call.lane):
             return False
         if -full.room >= self.max_backlog:
             raise BacklogExceeded(
@@ -82,14 +108,14 @@ class Room:
         return True
 
     @staticmethod
-    def _lane_of(origin: Origin | None) -> Lane | None:
-        """The lane whose live call publishes. It may be another engine's, as long as it runs in the same thread."""
-        return (
-            origin.lane if origin is not None and origin.live and origin.bus.thread == get_ident() else None
-        )
+    def _live_call(origin: Origin | None) -> Origin | None:
+        """The live call of a handler that publishes. It may be another engine's, as long as it runs in the same thread."""
+        if origin is None or origin.lane is None or not origin.live or origin.bus.thread != get_ident():
+            return None
+        return origin
 
     @staticmethod
-    def _waits_for(start: Lane, target: Lane) -> bool:
+    def _waits_for(start: Lane, target: Lane | None) -> bool:
         seen = {start}
         reached = [start]
         while reached:
@@ -102,25 +128,15 @@ class Room:
                     reached.append(following)
         return False
 
-    @staticmethod
-    def count_over_limit(lane: Lane) -> None:
-        """An event was put into `lane` although it was full."""
-        lane.over_limit += 1
-        if lane.over_limit == 1:
-            logger.bind(app=lane.app, handler=lane.name, queue_size=lane.queue_size).warning(
-                "{} goes over queue_size={}: waiting for room would never end; logged once, counted as over_limit",
-                lane.name,
-                lane.queue_size,
-            )
-
     def park(self, waiter: Waiter, lane: Lane) -> None:
         """Wait at `lane`, which is full."""
         waiter.parked_at = lane
         lane.waiters[waiter] = None
         lane.allowance = 0
-        own = self._lane_of(waiter.origin)
-        if own is not None:
-            own.waits_for[lane] += 1
+        lane.stir()
+        call = self._live_call(waiter.origin)
+        if call is not None:
+            call.park(lane)
 
     def _unpark(self, waiter: Waiter) -> None:
         lane = waiter.parked_at
@@ -128,11 +144,9 @@ class Room:
             waiter.parked_at = None
             del lane.waiters[waiter]
             lane.renew()
-            own = self._lane_of(waiter.origin)
-            if own is not None:
-                own.waits_for[lane] -= 1
-                if not own.waits_for[lane]:
-                    del own.waits_for[lane]
+            call = self._live_call(waiter.origin)
+            if call is not None:
+                call.unpark(lane)
 
     def grant(self, lane: Lane) -> None:
         """Places of `lane` were freed: those who wait for them get them, in order of arrival."""
@@ -140,10 +154,11 @@ class Room:
             waiter = next(iter(lane.waiters))
             self._unpark(waiter)
             try:
+                self.require_places(waiter.lanes)
                 full = None
                 if waiter.moves < PATIENCE:
                     full = self.first_full(waiter.lanes, waiter.origin, freed=lane)
-            except BacklogExceeded as exc:
+            except (BacklogExceeded, LaneFull) as exc:
                 self.refuse(waiter, exc)
                 continue
             if full is None:
@@ -154,8 +169,10 @@ class Room:
 
     def _reserve(self, waiter: Waiter) -> None:
         waiter.granted = True
-        waiter.passed = tuple(lane for lane in waiter.lanes if lane.room <= 0)
-        for lane in waiter.lanes:
+        # A lane that drops has a place for it in any case.
+        waiter.reserved = tuple(lane for lane in waiter.lanes if not lane.drops)
+        waiter.passed = tuple(lane for lane in waiter.reserved if lane.room <= 0)
+        for lane in waiter.reserved:
             self.activity.make_busy(lane)
             lane.reserved += 1
             lane.renew()
@@ -173,8 +190,8 @@ class Room:
             self._unpark(waiter)
         elif waiter.granted:
             waiter.granted = False
-            for lane in waiter.lanes:
+            for lane in waiter.reserved:
                 lane.reserved -= 1
-            for lane in waiter.lanes:
+            for lane in waiter.reserved:
                 self.grant(lane)
                 self.activity.rest(lane)

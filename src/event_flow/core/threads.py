@@ -17,7 +17,7 @@ import anyio
 from loguru import logger
 
 from event_flow.core.backend import LoopGone, Wake, context_of_a_thread
-from event_flow.core.exception import EngineClosed
+from event_flow.core.exception import EngineClosed, HandlerTimeout
 
 
 class Job:
@@ -81,6 +81,22 @@ class WorkerThread(threading.Thread):
             del job
 
 
+async def _overdue(job: Job, timeout: float) -> HandlerTimeout | None:
+    """Wait until the call is done, or its time is over: what to say of it then."""
+    with anyio.move_on_after(timeout):
+        await job.done.wait()
+    if job.done.is_set():
+        return None
+    logger.bind(thread=job.name, timeout=timeout).warning(
+        "{} runs longer than timeout={:g} s, and a thread cannot be cancelled: what comes next waits for it",
+        job.name,
+        timeout,
+    )
+    return HandlerTimeout(
+        f"{job.name} took longer than timeout={timeout:g} s", handler=job.name, timeout=timeout
+    )
+
+
 def lender_of(thread: threading.Thread) -> Threads | None:
     """The threads among whose places is the one that `thread` holds; None if it holds none."""
     return thread.threads if isinstance(thread, WorkerThread) and thread.pooled else None
@@ -97,10 +113,18 @@ class Threads:
         self._running: set[Job] = set()
         self._closed = False
 
-    async def run(self, name: str, function: Callable[..., Any], *args: Any, own_thread: bool = False) -> Any:
+    async def run(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        own_thread: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
         """Call `function(*args)` in a thread and a copy of the current context; return or raise what it does.
 
-        Waits for a place, unless the call has a thread of its own. Cancelled while the call runs, the thread is left.
+        Waits for a place, unless the call has a thread of its own. Cancelled while the call runs, the thread is left. After
+        `timeout` seconds it goes on waiting, since the thread does go on, and then raises `HandlerTimeout`.
         """
         context = context_of_a_thread()
         job = Job(name, functools.partial(context.run, function, *args))
@@ -108,16 +132,19 @@ class Threads:
             await self._places.acquire_on_behalf_of(job)
         self._submit(job, pooled=not own_thread)
         try:
+            verdict = None if timeout is None else await _overdue(job, timeout)
             await job.done.wait()
         except BaseException:
             job.leave()
             raise
         try:
+            if verdict is not None:
+                raise verdict from job.error
             if job.error is not None:
                 raise job.error
             return job.result
         finally:
-            del job, context  # the error's traceback refers to this frame
+            del job, context, verdict  # the error's traceback refers to this frame
 
     def lend_place(self) -> None:
         """A pooled call waits for the engine: another one may run meanwhile."""

@@ -1,0 +1,115 @@
+"""The worker of a handler whose options ask for more: it makes attempts, and has `rules` say what follows a failed one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+
+from event_flow.core.batch import Batch
+from event_flow.core.delivery import Worker
+from event_flow.core.gate import Delivery, GatedLane
+from event_flow.core.keyed import KeyFailure
+from event_flow.core.rules import Rules, Verdict, error_of, events_of
+from event_flow.core.run import Run
+
+
+class AttemptWorker(Worker):
+    """Runs the handler of a gated lane. `call` takes a `Batch` if `takes_batch`, else a list of events."""
+
+    def __init__(
+        self,
+        lane: GatedLane,
+        run: Run,
+        call: Callable[[Any], Awaitable[Any]],
+        turn: anyio.Lock | None,
+        *,
+        rules: Rules,
+        takes_batch: bool,
+    ) -> None:
+        super().__init__(lane, run, call, turn)
+        self.gated: GatedLane = lane
+        self._next = lane.next_delivery
+        self._rules = rules
+        self._takes_batch = takes_batch
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        if delivery.began is None:
+            delivery.began = anyio.current_time()
+        if delivery.attempt > 1:
+            self.lane.retried += len(delivery)
+        try:
+            await self._attempt(delivery)
+        except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
+            await self._settle_attempt(delivery, exc)
+        else:
+            self.lane.handled += len(delivery)
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        if isinstance(delivery.key, KeyFailure):
+            raise delivery.key.error
+        events = delivery.events[:]
+        if self._takes_batch:
+            batch = Batch(events, key=delivery.key, closed_by=delivery.closed_by, attempt=delivery.attempt)
+            await self._call(batch)
+        else:
+            await self._call(events)
+
+    def _release(self, delivery: Delivery) -> None:
+        self.gated.release(delivery)
+
+    async def _settle_attempt(self, delivery: Delivery, exc: BaseException) -> None:
+        """Called in the `except` block of a failed attempt, still a part of it."""
+        error = await self._error(delivery.events, exc)
+        if not isinstance(error, Exception):
+            self.failures.fail(error)
+            self.lane.failed += len(delivery)
+            return
+        try:
+            verdict = self._rules.judge(delivery, error, anyio.current_time())
+        except Exception as broken:  # noqa: BLE001 - a predicate of the user's: what it raises is what failed
+            broken.__context__ = error
+            verdict = Verdict()
+            verdict.dead = [(event, broken) for event in delivery.events]
+        await self._carry_out(verdict, delivery)
+
+    async def _carry_out(self, verdict: Verdict, delivery: Delivery) -> None:
+        lane = self.lane
+        lane.handled += len(delivery) - verdict.failed - sum(map(len, verdict.again))
+        if verdict.kept:
+            lane.pause()
+        try:
+            self._tell(verdict, delivery)
+            if verdict.dead:
+                await self.failures.contain(
+                    error_of(verdict.dead),
+                    name=lane.name,
+                    app=lane.app,
+                    events=events_of(verdict.dead),
+                    redeliver=self._redeliver,
+                    attempt=delivery.attempt,
+                )
+        finally:
+            lane.failed += verdict.failed
+            for following in verdict.again:
+                self.gated.put_back(following)
+
+    def _tell(self, verdict: Verdict, delivery: Delivery) -> None:
+        """Log what is not given up as a dead letter, which is told of there; and end the engine if it is to end."""
+        following = delivery.attempt + 1
+        told = (
+            (verdict.retried, "WARNING", f"attempt {following} in {verdict.wait:.3g} s"),
+            (verdict.isolated, "WARNING", "each of them is tried alone now"),
+            (verdict.discarded, "DEBUG", "discarded, as on_failure says"),
+            (verdict.kept, "ERROR", "the handler is paused and keeps them until it is resumed"),
+            (verdict.fatal, "ERROR", "the engine is stopped, as on_failure says"),
+        )
+        for failures, level, then in told:
+            if failures:
+                error = error_of(failures)
+                self.failures.tell(
+                    error, level, then, name=self.lane.name, app=self.lane.app, events=len(failures)
+                )
+                if failures is verdict.fatal:
+                    self.failures.fail(error)

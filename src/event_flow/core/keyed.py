@@ -1,0 +1,221 @@
+"""A lane whose batches hold events of one key: equal keys in order and never at once, different keys side by side.
+
+    put ──▶ [key a: events …]  ──ready──▶ handler      a key that is at work, or waits for another attempt,
+            [key b: events …]                          lines up again when it is done
+
+Every key that has events queued waits in one place: in `ready`, where those who came first are served first, or until a
+moment of its own, for company or for its next attempt. A key with nothing queued and nothing at work is forgotten, so
+quiet keys cost nothing; and since a key lines up at the end again, a busy one keeps no worker from the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from heapq import heapify, heappop, heappush
+from typing import Any
+
+from anyio import current_time
+
+from event_flow.core.event import Event
+from event_flow.core.gate import Delivery, GatedLane, Returned
+
+
+class KeyFailure:
+    """What stands for the key of an event that `key` has failed for. It is like no other, and the handler's failure."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException = error
+
+
+class KeyQueue:
+    """The events of one key that are queued, or the place of a key that is at work."""
+
+    __slots__ = ("at_work", "events", "key", "numbers", "opened_at", "returned", "timer")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key: Hashable = key
+        self.events: deque[Event[Any]] = deque()  # not tried yet
+        self.numbers: deque[int] = deque()  # theirs among all events of the lane, where it drops the oldest
+        self.returned: Returned = Returned()
+        self.opened_at: float = -math.inf  # when the first event came, if batches linger
+        self.timer: int = 0  # number of the timer it waits for
+        self.at_work: bool = False
+
+
+class KeyedLane(GatedLane):
+    """A lane that keeps the events of each key apart. `key` is called once for each event, when it is put in."""
+
+    __slots__ = ("_arrivals", "_key", "_keys", "_latest", "_lingering", "_number", "_ready", "_timers")
+
+    def __init__(self, name: str, app: str, *, key: Callable[[Event[Any]], Hashable], **options: Any) -> None:
+        super().__init__(name, app, **options)
+        self._key = key
+        self._latest: bool = self.overflow == "latest"
+        self._keys: dict[Hashable, KeyQueue] = {}
+        self._ready: OrderedDict[KeyQueue, None] = OrderedDict()
+        self._lingering: dict[KeyQueue, None] = {}  # in the order in which they began to
+        self._timers: list[tuple[float, int, KeyQueue]] = []  # a heap; only the last timer of a key counts
+        self._number: int = 0
+        # The queued events that were not tried, by their number: in the order in which they came.
+        self._arrivals: OrderedDict[int, KeyQueue] = OrderedDict()
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    def put(self, event: Event[Any]) -> int:
+        key = self._key_of(event)
+        queue = self._keys.get(key)
+        if self._latest and queue is not None and queue.events:
+            queue.events[0] = event
+            self.dropped += 1
+            return -1
+        dropped = 0
+        if self.drops and self.room <= 0:
+            self.dropped += 1
+            if self.overflow == "drop_newest" or not self._drop_oldest():
+                return -1
+            dropped = -1
+            queue = self._keys.get(key)
+        if queue is None:
+            queue = self._keys[key] = KeyQueue(key)
+        self._append(event, queue)
+        return dropped or self.room
+
+    def _key_of(self, event: Event[Any]) -> Hashable:
+        """Its key. That the user's code fails is no business of who publishes: it is a failure of the handler."""
+        try:
+            key = self._key(event)
+            hash(key)
+        except BaseException as exc:  # noqa: BLE001 - the worker raises it
+            return KeyFailure(exc)
+        return key
+
+    def _append(self, event: Event[Any], queue: KeyQueue) -> None:
+        if self.drops:
+            self._number += 1
+            self._arrivals[self._number] = queue
+            queue.numbers.append(self._number)
+        queue.events.append(event)
+        self.held += 1
+        if len(queue.events) == 1:
+            if self.linger:
+                queue.opened_at = current_time()
+            if not (queue.at_work or queue.returned):
+                self._line_up(queue)
+        elif queue in self._lingering and len(queue.events) >= self.max_batch:
+            self._make_ready(queue)
+        self.stir()
+
+    def _drop_oldest(self) -> bool:
+        if not self._arrivals:
+            return False
+        _, queue = self._arrivals.popitem(last=False)
+        queue.numbers.popleft()
+        queue.events.popleft()
+        self.held -= 1
+        self._forget_if_empty(queue)
+        return True
+
+    def put_back(self, delivery: Delivery) -> None:
+        if self.is_closed:
+            self.abandon(delivery.events)
+        else:
+            self.held += len(delivery)
+            self._keys[delivery.key].returned.push(delivery)
+
+    # -- lining up -------------------------------------------------------------------------------------------------
+
+    def _line_up(self, queue: KeyQueue) -> None:
+        """Wait for a worker, or until the key is due. It has something queued and is not at work."""
+        due = -math.inf
+        if queue.returned:
+            due = queue.returned.first.due
+        elif self.linger and len(queue.events) < self.max_batch:
+            due = queue.opened_at + self.linger
+            self._lingering[queue] = None
+        if due == -math.inf:
+            self._make_ready(queue)
+            return
+        self._number += 1
+        queue.timer = self._number
+        heappush(self._timers, (due, queue.timer, queue))
+        if len(self._timers) > 2 * len(self._keys) + 16:
+            # More than half of them are of keys that did not wait so long.
+            self._timers = [timer for timer in self._timers if timer[1] == timer[2].timer]
+            heapify(self._timers)
+
+    def _make_ready(self, queue: KeyQueue) -> None:
+        queue.timer = 0
+        self._lingering.pop(queue, None)
+        self._ready[queue] = None
+
+    def _forget_if_empty(self, queue: KeyQueue) -> None:
+        if not (queue.at_work or queue.events or queue.returned):
+            queue.timer = 0
+            self._lingering.pop(queue, None)
+            self._ready.pop(queue, None)
+            del self._keys[queue.key]
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    def due(self, now: float) -> float:
+        if self.is_paused:
+            return math.inf
+        if self._lingering and self.is_pressed:
+            for queue in list(self._lingering):
+                self._make_ready(queue)
+        while self._timers and (self._timers[0][0] <= now or self._timers[0][2].timer != self._timers[0][1]):
+            _, number, queue = heappop(self._timers)
+            if queue.timer == number:
+                self._make_ready(queue)
+        if self._ready:
+            first = next(iter(self._ready))
+            return self.metered(now, -math.inf, len(first.returned.first) if first.returned else 1)
+        return self._timers[0][0] if self._timers else math.inf
+
+    def take_due(self, now: float) -> Delivery:
+        queue, _ = self._ready.popitem(last=False)
+        queue.at_work = True
+        if queue.returned:
+            return self.take_returned(now, queue.returned)
+        closed_by = self.closed_by
+        length = min(len(queue.events), self.most(now))
+        if length >= self.max_batch or length < len(queue.events):
+            closed_by = "size"
+        events = [queue.events.popleft() for _ in range(length)]
+        if self.drops:
+            for _ in events:
+                del self._arrivals[queue.numbers.popleft()]
+        self.held -= length
+        self.count_taken(length)
+        if self.meter is not None:
+            self.meter.take(now, length)
+        return Delivery(events, queue.key, closed_by)
+
+    def release(self, delivery: Delivery) -> None:
+        queue = self._keys.get(delivery.key)
+        if queue is None or self.is_closed:
+            return
+        queue.at_work = False
+        if queue.events or queue.returned:
+            self._line_up(queue)
+            self.stir()
+        else:
+            self._forget_if_empty(queue)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _abandon_queued(self) -> None:
+        for queue in self._keys.values():
+            self._abandon_returned(queue.returned)
+            self.abandon(queue.events)
+            self.held -= len(queue.events)
+            queue.events.clear()
+        self._keys.clear()
+        self._lingering.clear()
+        self._ready.clear()
+        self._timers.clear()
+        self._arrivals.clear()

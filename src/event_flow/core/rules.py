@@ -1,0 +1,133 @@
+"""What becomes of an attempt that failed: tried again, each event alone, given up, or a reason to pause or stop.
+
+    failed ──▶ may it be retried? ──yes──▶ another attempt, later, of what failed
+                     │no
+                     ▼
+               `isolate`, and more than one? ──yes──▶ one more attempt for each event alone
+                     │no
+                     ▼
+               `on_failure` of its class: dead_letter · discard · pause · stop
+
+Decided by a synchronous function that is told the time and returns the work; the worker does it (`attempts`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from event_flow.core.event import Event
+from event_flow.core.exception import BatchFailed
+from event_flow.core.gate import Delivery
+from event_flow.core.outcome import leaves
+
+if TYPE_CHECKING:
+    from event_flow.core.handler_options import HandlerOptions, OnFailure
+    from event_flow.core.retry import Retry
+
+Failure = tuple[Event[Any], Exception]
+
+# A group of exceptions is given up as the gravest of them is.
+BY_GRAVITY: Sequence[OnFailure] = ("discard", "dead_letter", "pause", "stop")
+
+
+class Verdict:
+    """What is to be done about a failed attempt: `again` are the attempts that follow it, the rest is by what happens to it."""
+
+    def __init__(self) -> None:
+        self.again: list[Delivery] = []
+        self.wait: float = 0.0  # seconds to the next attempt at what is retried
+        self.retried: list[Failure] = []
+        self.isolated: list[Failure] = []
+        self.kept: list[Failure] = []  # until the handler, which is to be paused, is resumed
+        self.dead: list[Failure] = []
+        self.discarded: list[Failure] = []
+        self.fatal: list[Failure] = []  # it is to stop the engine
+
+    @property
+    def failed(self) -> int:
+        """Events that are given up."""
+        return len(self.dead) + len(self.discarded) + len(self.fatal)
+
+
+class Rules:
+    """The failure options of one handler, for one run."""
+
+    def __init__(self, options: HandlerOptions) -> None:
+        self._retry: Retry | None = options.retry
+        self._isolate: bool = options.isolate
+        self._on_failure: Mapping[type[Exception], OnFailure] = options.on_failure
+        seed = None if options.retry is None else options.retry.seed
+        self._random = random.Random(seed)  # noqa: S311 - nobody gains by guessing how long a handler waits
+
+    def judge(self, delivery: Delivery, error: Exception, now: float) -> Verdict:
+        """What to do about the attempt at `delivery` that ended with `error`. Raises what a predicate of `retry` does."""
+        verdict = Verdict()
+        wait = self._wait(delivery, now)
+        fates = self._fates(failures_of(error, delivery.events), may_retry=wait is not None)
+        verdict.retried, verdict.kept, verdict.fatal = fates["retry"], fates["pause"], fates["stop"]
+        lost = fates["dead_letter"] or fates["discard"]
+        if self._isolate and len(lost) == len(delivery) > 1 and not isinstance(error, BatchFailed):
+            verdict.isolated = lost
+        else:
+            verdict.dead, verdict.discarded = fates["dead_letter"], fates["discard"]
+        if wait is not None and verdict.retried:
+            verdict.wait = wait
+            verdict.again.append(delivery.again(events_of(verdict.retried), due=now + wait))
+        if verdict.kept:
+            verdict.again.append(delivery.anew(events_of(verdict.kept)))
+        verdict.again += [delivery.alone(event) for event, _ in verdict.isolated]
+        return verdict
+
+    def _wait(self, delivery: Delivery, now: float) -> float | None:
+        """Seconds to the next attempt, None if none may begin."""
+        if self._retry is None or delivery.is_alone:
+            return None
+        attempt = delivery.attempt - delivery.tried
+        wait = self._retry.backoff(attempt, self._random)
+        elapsed = 0.0 if delivery.began is None else now - delivery.began
+        return wait if self._retry.allows_next(attempt, elapsed=elapsed, wait=wait) else None
+
+    def _fates(self, failures: Sequence[Failure], *, may_retry: bool) -> Mapping[str, list[Failure]]:
+        """The failures by what happens to them; each exception is looked at once."""
+        fates: defaultdict[str, list[Failure]] = defaultdict(list)
+        known: dict[int, str] = {}
+        for event, error in failures:
+            if id(error) not in known:
+                is_retried = may_retry and self._retry is not None and self._retry.wants(error)
+                known[id(error)] = "retry" if is_retried else self._action(error)
+            fates[known[id(error)]].append((event, error))
+        return fates
+
+    def _action(self, error: Exception) -> OnFailure:
+        """What `on_failure` says of the class of `error`, of the nearest base class that it knows."""
+        if type(error) not in self._on_failure and isinstance(error, ExceptionGroup):
+            return max(map(self._action, leaves([error])), key=BY_GRAVITY.index)
+        for base in type(error).__mro__:
+            if base in self._on_failure:
+                return self._on_failure[base]
+        return "dead_letter"
+
+
+def failures_of(error: Exception, events: Sequence[Event[Any]]) -> list[Failure]:
+    """Which of the events failed, and with what. All of them with `error`, unless that says otherwise of events among them."""
+    if isinstance(error, BatchFailed):
+        named = {id(event): failure for event, failure in error.failures}
+        failures = [(event, named[id(event)]) for event in events if id(event) in named]
+        if len({id(event) for event, _ in failures}) == len(named):
+            return failures
+    return [(event, error) for event in events]
+
+
+def error_of(failures: Sequence[Failure]) -> Exception:
+    """The one exception that all of them failed with, or one that says which event failed with which."""
+    if len({id(error) for _, error in failures}) == 1:
+        return failures[0][1]
+    return BatchFailed(failures)
+
+
+def events_of(failures: Sequence[Failure]) -> list[Event[Any]]:
+    """The events that failed."""
+    return [event for event, _ in failures]
