@@ -35,7 +35,7 @@ class Activity:
 
     def rest(self, lane: Lane) -> None:
         """A call of `lane`, or a reservation, has ended: see whether it is idle now."""
-        if lane.busy and not (lane.running or lane.queued or lane.reserved):
+        if lane.busy and not (lane.running or lane.open or lane.held or lane.reserved):
             lane.busy = False
             self.busy_lanes -= 1
             if not self.busy_lanes and self._watchers:

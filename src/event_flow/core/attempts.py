@@ -45,6 +45,8 @@ class AttemptWorker(Worker):
             await self._settle_attempt(delivery, exc)
         else:
             self.lane.handled += len(delivery)
+        finally:
+            self.gated.release(delivery)
 
     async def _attempt(self, delivery: Delivery) -> None:
         if isinstance(delivery.key, KeyFailure):
@@ -55,9 +57,6 @@ class AttemptWorker(Worker):
             await self._call(batch)
         else:
             await self._call(events)
-
-    def _release(self, delivery: Delivery) -> None:
-        self.gated.release(delivery)
 
     async def _settle_attempt(self, delivery: Delivery, exc: BaseException) -> None:
         """Called in the `except` block of a failed attempt, still a part of it."""

@@ -74,7 +74,6 @@ class Worker:
                 finally:
                     call.end()
                     lane.running -= length
-                    self._release(taken)
                     self.bus.activity.rest(lane)
                 del taken, call  # an idle lane keeps no events alive
 
@@ -87,9 +86,6 @@ class Worker:
             await self._settle(batch, exc)
         else:
             self.lane.handled += len(batch)
-
-    def _release(self, batch: Any) -> None:
-        """What `batch` held up may be taken now."""
 
     async def _settle(self, batch: Events, exc: BaseException) -> None:
         """Called in the `except` block of a failed call, still a part of it."""

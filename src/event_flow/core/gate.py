@@ -209,7 +209,7 @@ class GatedLane(Lane):
         """Take the first of those that were put back."""
         delivery = returned.pop()
         self.held -= len(delivery)
-        self.count_taken(len(delivery))
+        self.count_call(len(delivery))
         if self.meter is not None:
             self.meter.take(now, len(delivery))
         return delivery

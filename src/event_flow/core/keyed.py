@@ -190,7 +190,7 @@ class KeyedLane(GatedLane):
             for _ in events:
                 del self._arrivals[queue.numbers.popleft()]
         self.held -= length
-        self.count_taken(length)
+        self.count_call(length)
         if self.meter is not None:
             self.meter.take(now, length)
         return Delivery(events, queue.key, closed_by)

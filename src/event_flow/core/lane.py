@@ -198,7 +198,7 @@ class Lane:
         come between them, and an idle worker that waits for a bare event is at work a quarter sooner.
         """
         await checkpoint()
-        while not self.queued or self.is_paused:
+        while not (self.open or self.held) or self.is_paused:
             if self.is_closed:
                 return None
             if self.is_paused:
@@ -222,10 +222,10 @@ class Lane:
             self.renew()
         else:
             self.held -= len(batch)
-        self.count_taken(len(batch))
+        self.count_call(len(batch))
         return batch
 
-    def count_taken(self, length: int) -> None:
+    def count_call(self, length: int) -> None:
         """So many events go into a call."""
         self.running += length
         self.batches += 1
