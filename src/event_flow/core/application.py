@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from event_flow.core.declaration import DeclaringMeta
 from event_flow.core.exception import DeclarationError, EngineNotSetError
 from event_flow.core.membership import require_free, require_middleware, require_sound
-from event_flow.core.middleware import Middleware
 from event_flow.core.options import EngineOptions, OnError
 from event_flow.core.registering import Registering
 from event_flow.core.wording import safe_repr
+
+if TYPE_CHECKING:
+    from event_flow.core.middleware import Middleware
 
 __all__ = ["AppEngine", "Application", "SubApplication"]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from event_flow.core.branch import Branch
 from event_flow.core.declaration import declarations_of
 from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.membership import Node
-from event_flow.core.middleware import Middleware
 from event_flow.core.run import Run
 from event_flow.core.wording import name_of
+
+if TYPE_CHECKING:
+    from event_flow.core.middleware import Middleware
 
 FUNCTIONS = "engine"
 

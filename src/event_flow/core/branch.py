@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -15,11 +15,13 @@ from event_flow.core.delivery import Worker
 from event_flow.core.exception import UnexpectedCancellation
 from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.housing import house
-from event_flow.core.middleware import Middleware
 from event_flow.core.outcome import is_cancelled_by_scope
 from event_flow.core.run import Run
 from event_flow.core.scheduling import Schedule
 from event_flow.core.state import EngineState
+
+if TYPE_CHECKING:
+    from event_flow.core.middleware import Middleware
 
 
 class Branch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -20,11 +20,13 @@ from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThread
 from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.overflow import Overflows
-from event_flow.core.report import ShutdownReport
 from event_flow.core.room import Room, Waiter
 from event_flow.core.routing import Lanes, Router
 from event_flow.core.state import EngineState
 from event_flow.core.wording import name_of, safe_repr
+
+if TYPE_CHECKING:
+    from event_flow.core.report import ShutdownReport
 
 # Called with every event that is published, before it is routed; what it returns is routed, None is not.
 Filter = Callable[[Event[Any]], Event[Any] | None]

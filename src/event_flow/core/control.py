@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from event_flow.core import accounting
 from event_flow.core.bus import Bus
 from event_flow.core.exception import EngineStateError
 from event_flow.core.lane import Lane
-from event_flow.core.report import HandlerStatistics
 from event_flow.core.state import EngineState
+
+if TYPE_CHECKING:
+    from event_flow.core.report import HandlerStatistics
 
 
 class HandlerControl:
@@ -49,6 +51,8 @@ class HandlerControl:
 
     def statistics(self) -> HandlerStatistics:
         """Its numbers since the start."""
+        from event_flow.core import accounting  # see `Lifecycle._prepare`
+
         return accounting.handler_statistics(self._lane)
 
     def _require_running(self, what: str) -> None:

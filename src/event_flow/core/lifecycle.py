@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 from loguru import logger
 
-from event_flow.core import accounting, assembly
+from event_flow.core import assembly
 from event_flow.core.backend import (
     LoopGone,
     Wake,
@@ -35,16 +35,18 @@ from event_flow.core.failure import Failures
 from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.hooks import Hook
 from event_flow.core.membership import Node
-from event_flow.core.middleware import Middleware
 from event_flow.core.observing import Observed
 from event_flow.core.options import EngineOptions
 from event_flow.core.outcome import leaves
-from event_flow.core.report import ShutdownReport
 from event_flow.core.run import Run
 from event_flow.core.signals import SignalHandlers
 from event_flow.core.state import EngineState
 from event_flow.core.supervision import Supervisor
 from event_flow.core.threads import Threads
+
+if TYPE_CHECKING:
+    from event_flow.core.middleware import Middleware
+    from event_flow.core.report import ShutdownReport
 
 
 class Lifecycle(Observed):
@@ -186,6 +188,10 @@ class Lifecycle(Observed):
 
     def _prepare(self) -> Supervisor:
         """Make everything anew for a run."""
+        # Not before there is something to report: it takes a while to load. Nor at the end: that may be the interpreter's.
+        from event_flow.core import accounting
+
+        self._report_of = accounting.report
         wake = current_wake()
         protect_from_interrupts()
         with self._beginning:
@@ -234,8 +240,9 @@ class Lifecycle(Observed):
 
     def _finish(self, supervisor: Supervisor) -> ShutdownReport:
         """Nothing runs any more. Called also when the loop is torn down under the engine, so it only sets and closes."""
+
         run = supervisor.run
-        report = accounting.report(run.bus, supervisor.tasks_left, run.threads.left)
+        report = self._report_of(run.bus, supervisor.tasks_left, run.threads.left)
         run.inbox.close()
         run.threads.close()
         run.failures.summarise()

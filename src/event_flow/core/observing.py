@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from event_flow.core import accounting
 from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
 from event_flow.core.control import HandlerControl, Handlers
 from event_flow.core.exception import EngineClosed, WouldDeadlockError
 from event_flow.core.origin import Kind, current_origin
 from event_flow.core.publishing import Publisher
-from event_flow.core.report import EngineStatistics, ShutdownReport
 from event_flow.core.state import EngineState
 from event_flow.core.supervision import Supervisor
+
+if TYPE_CHECKING:
+    from event_flow.core.report import EngineStatistics, ShutdownReport
 
 
 class Observed(Publisher):
@@ -86,6 +88,8 @@ class Observed(Publisher):
 
     def statistics(self) -> EngineStatistics:
         """The numbers of the current run, or of the last one."""
+        from event_flow.core import accounting  # see `Lifecycle._prepare`
+
         return accounting.statistics(self._bus, self._branches)
 
     def _require_outside(self, what: str, *kinds: Kind) -> None:

@@ -17,7 +17,6 @@ from event_flow.core.handler_options import HandlerDeclaration, HandlerOptions, 
 from event_flow.core.hooks import Hook
 from event_flow.core.lifecycle import Lifecycle
 from event_flow.core.membership import require_call, require_middleware, what_is_given
-from event_flow.core.middleware import Middleware
 from event_flow.core.wording import name_of, safe_repr
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         WiderEventT,
         WiderT,
     )
+    from event_flow.core.middleware import Middleware
 
 HookT = TypeVar("HookT", bound=Callable[[], object])
 
