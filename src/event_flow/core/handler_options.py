@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from event_flow.core.annotation import EventClasses
 from event_flow.core.event import Event
@@ -21,10 +21,11 @@ from event_flow.core.wording import safe_repr
 
 Overflow = Literal["wait", "drop_oldest", "drop_newest", "latest", "error"]
 OnFailure = Literal["dead_letter", "discard", "pause", "stop"]
-Key = Callable[[Event[Any]], Hashable]
 
-ValueT = TypeVar("ValueT")
-DefaultT = TypeVar("DefaultT")
+if TYPE_CHECKING:
+    Key = Callable[[Event[Any]], Hashable]
+    ValueT = TypeVar("ValueT")
+    DefaultT = TypeVar("DefaultT")
 
 # What type checkers are told of each stands in `fitting`, and what it means in the docstring of `on_event`.
 NAMES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from event_flow.core.annotation import EventClasses
 from event_flow.core.bus import Filter
@@ -20,7 +20,7 @@ from event_flow.core.membership import require_call, require_middleware, what_is
 from event_flow.core.wording import name_of, safe_repr
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from typing import TypeVar, Unpack
 
     from event_flow.core.batch import Batch
     from event_flow.core.fitting import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from event_flow.core.middleware import Middleware
 
-HookT = TypeVar("HookT", bound=Callable[[], object])
+    HookT = TypeVar("HookT", bound=Callable[[], object])
 
 
 class Registering(Lifecycle):
