@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 import anyio
 import trio
@@ -14,12 +14,15 @@ import trio
 from event_flow import (
     AppEngine,
     Application,
+    Batch,
     EngineState,
     EngineStatistics,
     Event,
     EventWithSource,
     ExceptionEvent,
     HandlerStatistics,
+    Rate,
+    Retry,
     ScheduleStatistics,
     ShutdownReport,
     SubApplication,
@@ -182,6 +185,174 @@ class Wider(Application):
     def static(events: list[Placed]) -> None: ...
 
 
+class Batches(Application):
+    """A handler owns its batch as it owns its list, so what holds for the one holds for the other."""
+
+    async def on_placed(self, batch: Batch[Placed]) -> None:
+        assert_type(batch.events, list[Placed])
+        assert_type([event.data for event in batch], list[Order])
+        assert_type(len(batch), int)
+        assert_type(batch.key, Hashable | None)
+        assert_type(batch.closed_by, Literal["size", "linger", "idle", "drain"])
+        assert_type(batch.attempt, int)
+        batch.events.append(Express(Order("lamp", 5)))
+
+    @on_event(Placed)
+    async def count(self, batch: Batch[Placed]) -> int:
+        return len(batch)
+
+    @on_event(Placed)
+    def count_in_a_thread(self, batch: Batch[Placed]) -> int:
+        return len(batch)
+
+    @on_event(Express)
+    async def base(self, batch: Batch[Placed]) -> None: ...
+
+    @on_event(Placed)
+    def anything(self, batch: Batch[Event[Any]]) -> None: ...
+
+    @on_event(Placed)
+    async def bare(self, batch: Batch) -> None: ...
+
+    @on_event(Placed)
+    async def of_any(self, batch: Batch[Any]) -> None: ...
+
+    @on_event(Placed)
+    async def union(self, batch: Batch[Placed | Cancelled]) -> None: ...
+
+    @on_event(Placed, Cancelled)
+    async def two(self, batch: Batch[Placed | Cancelled]) -> None: ...
+
+    @on_event(Cancelled)
+    @on_event(Placed)
+    async def stacked(self, batch: Batch[Placed | Cancelled]) -> None: ...
+
+    @on_event(Placed, Cancelled, Returned)
+    async def three(self, batch: Batch[Placed | Cancelled | Returned]) -> None: ...
+
+    @on_event(Placed, Cancelled, Returned, Message)
+    async def four(self, batch: Batch[Placed | Cancelled | Returned | Message]) -> None: ...
+
+    @on_event(Placed, Cancelled, Returned, Message, ExceptionEvent)
+    async def five(self, batch: Batch[Placed | Cancelled | Returned | Message | ExceptionEvent]) -> None: ...
+
+    @on_event(Event)
+    async def everything(self, batch: Batch[Event]) -> None: ...
+
+    @on_event(Event[int])
+    async def numbers(self, batch: Batch[Event[int]]) -> None: ...
+
+    @on_event(Placed)
+    async def either(self, events: list[Placed] | Batch[Placed]) -> None: ...
+
+    @on_event(Placed)
+    async def maybe(self, batch: Batch[Placed] | None = None, *, more: int = 0) -> None: ...
+
+    @on_event(Express)
+    @staticmethod
+    async def static(batch: Batch[Placed]) -> int:
+        return len(batch)
+
+    @classmethod
+    @on_event(Placed)
+    def of_the_class(cls, batch: Batch[Placed]) -> int:
+        return len(batch)
+
+    @on_event(Express)
+    @classmethod
+    def of_the_class_too(cls, batch: Batch[Placed]) -> int:
+        return len(batch)
+
+
+async def a_marked_method_that_takes_a_batch_stays_what_it_was(app: Batches) -> None:
+    batch = Batch([Placed(Order("lamp", 5))], key="lamp", closed_by="size", attempt=2)
+    assert_type(batch, Batch[Placed])
+    assert_type(await app.count(batch), int)
+    assert_type(await app.count(batch=Batch([])), int)
+    assert_type(app.count_in_a_thread(batch=batch), int)
+    assert_type(await app.static(batch), int)
+    assert_type(app.of_the_class(batch=batch), int)
+    assert_type(Batches.of_the_class_too(batch), int)
+
+
+class DerivedOfBatches(Batches):
+    async def count(self, batch: Batch[Placed]) -> int:
+        return 2 * await super().count(batch)
+
+
+# -- options of handlers ---------------------------------------------------------------------------------------------
+
+
+def by_item(event: Placed) -> str:
+    return event.data.item
+
+
+def by_class(event: Event[Any]) -> type[Event[Any]]:
+    return type(event)
+
+
+def is_passing(error: Exception) -> bool:
+    return isinstance(error, OSError)
+
+
+class Options(Application):
+    @on_event(
+        Placed,
+        max_batch=50,
+        queue_size=100,
+        linger=0.2,
+        key=by_item,
+        concurrency=4,
+        overflow="drop_oldest",
+        rate=Rate(100, per=timedelta(seconds=1), burst=50),
+        timeout=5,
+        retry=Retry(on=(OSError, TimeoutError), attempts=None, within=timedelta(minutes=1), seed=1),
+        isolate=True,
+        on_failure={ValueError: "discard", OSError: "pause", Exception: "dead_letter", MemoryError: "stop"},
+    )
+    async def all_of_them(self, batch: Batch[Placed]) -> int:
+        return len(batch)
+
+    @on_event(
+        Placed, linger=timedelta(seconds=1), timeout=timedelta(seconds=1), key=lambda event: event.data.item
+    )
+    def in_a_thread(self, events: list[Placed]) -> None: ...
+
+    @on_event(
+        Placed, max_batch=None, queue_size=None, key=None, rate=None, timeout=None, retry=None, on_failure={}
+    )
+    def as_if_not_given(self, events: list[Placed]) -> None: ...
+
+    @on_event(Express, key=by_item)
+    def of_the_base_class(self, events: list[Express]) -> None: ...
+
+    @on_event(Placed, key=type)
+    def of_a_class(self, events: list[Placed]) -> None: ...
+
+    @on_event(Placed, key=lambda event: (type(event), event.data.price))
+    def of_a_tuple(self, events: list[Placed]) -> None: ...
+
+    @on_event(Placed, Cancelled, key="item", overflow="wait")
+    async def two(self, events: list[Placed | Cancelled]) -> None: ...
+
+    @on_event(Placed, Cancelled, Returned, key=by_class, overflow="latest")
+    async def three(self, events: list[Placed | Cancelled | Returned]) -> None: ...
+
+    @on_event(Placed, Cancelled, Returned, Message, key=by_class, overflow="drop_newest")
+    async def four(self, events: list[Placed | Cancelled | Returned | Message]) -> None: ...
+
+    @on_event(Placed, Cancelled, Returned, Message, ExceptionEvent, key=by_class, overflow="error")
+    async def five(self, events: list[Placed | Cancelled | Returned | Message | ExceptionEvent]) -> None: ...
+
+    @on_event(Cancelled, max_batch=5)
+    @on_event(Placed, retry=Retry(on=is_passing))
+    async def stacked(self, events: list[Placed | Cancelled]) -> None: ...
+
+
+async def options_change_nothing_of_the_method(app: Options, batch: Batch[Placed]) -> None:
+    assert_type(await app.all_of_them(batch), int)
+
+
 class Partial(Application):
     def keep(self, where: str, events: list[Placed]) -> int:
         return len(events)
@@ -249,10 +420,25 @@ def book(events: Sequence[Placed]) -> None: ...
 def both(events: list[Placed | Cancelled]) -> None: ...
 
 
+def audit_batch(batch: Batch[Event[Any]]) -> None: ...
+
+
+def both_of_batch(batch: Batch[Placed | Cancelled]) -> None: ...
+
+
+async def log_batch(name: str, batch: Batch[Placed]) -> None: ...
+
+
 class Keeper:
     async def __call__(self, events: list[Placed]) -> None: ...
 
     def keep(self, events: list[Event[Any]]) -> None: ...
+
+    def keep_batch(self, batch: Batch[Event[Any]]) -> None: ...
+
+
+class BatchKeeper:
+    async def __call__(self, batch: Batch[Placed]) -> None: ...
 
 
 async def functions(engine: AppEngine) -> None:
@@ -284,6 +470,42 @@ async def functions(engine: AppEngine) -> None:
     engine.register_handler(Event, audit)
     engine.register_handler(Event[int], audit)
     engine.register_handler(Express, audit, book, both, Keeper().keep)
+
+
+async def functions_with_batches_and_options(engine: AppEngine) -> None:
+    @engine.on_event(Placed, max_batch=50, key=lambda event: event.data.item)
+    async def first(batch: Batch[Placed]) -> int:
+        return len(batch)
+
+    @engine.on_event(Express, Cancelled, key=by_class)
+    def second(batch: Batch[Placed | Cancelled]) -> int:
+        return len(batch)
+
+    @engine.on_event(Placed, Cancelled, Returned, linger=1)
+    def third(batch: Batch[Event[Any]]) -> None: ...
+
+    @engine.on_event(Placed, Cancelled, Returned, Message, concurrency=2)
+    def fourth(batch: Batch[Event[Any]]) -> None: ...
+
+    @engine.on_event(Placed, Cancelled, Returned, Message, ExceptionEvent, isolate=True)
+    def fifth(batch: Batch[Event[Any]]) -> None: ...
+
+    assert_type(await first(batch=Batch([])), int)
+    assert_type(second(Batch([Cancelled(1)])), int)
+
+    engine.on_event(Placed)(BatchKeeper())
+    engine.on_event(Placed)(Keeper().keep_batch)
+    engine.on_event(Placed)(functools.partial(log_batch, "first"))
+    engine.register_handler(Placed, functools.partial(log_batch, "second"))
+    engine.register_handler(Placed, BatchKeeper(), rate=Rate(5))
+    engine.register_handler(Placed, Keeper().keep_batch, timeout=1.5)
+    engine.register_handler(Placed, audit_batch, key=by_item)
+    engine.register_handler(Placed, audit, key=lambda event: event.data.item)
+    engine.register_handler(Express, both_of_batch, key="item")
+    engine.register_handler(Express, book, overflow="error")
+    engine.register_handler(Event, audit_batch)
+    engine.register_handler(Event[int], audit_batch, on_failure={ValueError: "discard"})
+    engine.register_handler(Express, audit, audit_batch, both_of_batch, Keeper().keep_batch, max_batch=5)
 
 
 # -- schedules and tasks ---------------------------------------------------------------------------------------------

@@ -12,9 +12,12 @@ from collections.abc import Awaitable, Sequence
 from event_flow import (
     AppEngine,
     Application,
+    Batch,
     Event,
     EventWithSource,
     ExceptionEvent,
+    Rate,
+    Retry,
     ShutdownReport,
     SubApplication,
     on_event,
@@ -92,6 +95,58 @@ class Methods(Application):
     def of_the_class_too(cls, events: list[Quote]) -> None: ...
 
 
+class Batches(Application):
+    @on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def another_class(self, batch: Batch[Quote]) -> None: ...
+
+    @on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    def another_class_in_a_thread(self, batch: Batch[Quote]) -> None: ...
+
+    @on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def a_subclass(self, batch: Batch[Block]) -> None: ...
+
+    @on_event(Trade, Quote)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def one_of_two(self, batch: Batch[Trade]) -> None: ...
+
+    @on_event(Trade, Block, Quote)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def two_of_three(self, batch: Batch[Trade]) -> None: ...
+
+    @on_event(Trade, Block, Message, Quote)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def three_of_four(self, batch: Batch[Trade | Message]) -> None: ...
+
+    @on_event(Event)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def not_everything(self, batch: Batch[Trade]) -> None: ...
+
+    @on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def more_than_a_batch(self, batch: Batch[Trade], price: int) -> None: ...
+
+    @on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def list_of_batches(self, batches: list[Batch[Trade]]) -> None: ...
+
+    @on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    @on_event(Quote)
+    async def one_of_two_marks(self, batch: Batch[Quote]) -> None: ...
+
+    @on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    @staticmethod
+    async def static(batch: Batch[Quote]) -> None: ...
+
+    @on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    @classmethod
+    async def of_the_class(cls, batch: Batch[Quote]) -> None: ...
+
+    async def on_number(self, batch: Batch[int]) -> None: ...  # type: ignore[type-var]  # pyright: ignore[reportInvalidTypeArguments]
+
+
+def a_batch(batch: Batch[Trade]) -> None:
+    Batch([5])  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+    Batch([Trade(5)], closed_by="time")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Batch([Trade(5)], attempt="1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    batch.append(Trade(5))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    batch.events.append(Quote(5))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    batch[0]  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+
+
 class Parent(Application):
     @on_event(Trade)
     async def handle(self, events: list[Trade]) -> None: ...
@@ -105,6 +160,13 @@ async def log(name: str, events: list[Trade]) -> None: ...
 
 
 def record(events: list[Trade]) -> None: ...
+
+
+def record_batch(batch: Batch[Trade]) -> None: ...
+
+
+class BatchKeeper:
+    async def __call__(self, batch: Batch[Trade]) -> None: ...
 
 
 class Keeper:
@@ -142,10 +204,81 @@ def functions(engine: AppEngine, kept: list[Trade]) -> None:
     engine.register_handler(int, print)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
     engine.on_event()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     on_event()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-    on_event(int)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    on_event(Trade(5))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    on_event("Trade")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
-    on_event(record)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    on_event(int)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+    on_event(Trade(5))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event("Trade")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(record)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+def functions_of_batches(engine: AppEngine) -> None:
+    @engine.on_event(Trade)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    async def another_class(batch: Batch[Quote]) -> None: ...
+
+    @engine.on_event(Trade, Quote)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    def one_of_two(batch: Batch[Trade]) -> None: ...
+
+    engine.on_event(Quote)(BatchKeeper())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    engine.register_handler(Quote, record_batch)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    engine.register_handler(Event, record_batch)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    engine.register_handler(Quote, BatchKeeper())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+# -- options of handlers ---------------------------------------------------------------------------------------------
+
+
+def by_price(event: Trade) -> int:
+    return event.data
+
+
+async def in_time(event: Trade) -> int:
+    return event.data
+
+
+def options_of_handlers(engine: AppEngine) -> None:
+    on_event(Trade, max_batch="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, max_batch=1.5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, queue_size="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, linger="5 s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, linger=None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, key=5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Quote, key=by_price)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, Quote, key=by_price)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, key=lambda event: event.price)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    on_event(Trade, key=lambda: 5)  # type: ignore[arg-type, misc]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, key=lambda event: [event.data])  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, concurrency="2")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, concurrency=None)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, overflow="block")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, rate=5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, timeout="5 s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, retry=5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, isolate="yes")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, on_failure="discard")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, on_failure={ValueError: "drop"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, on_failure={KeyboardInterrupt: "stop"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, on_failure={"ValueError": "discard"})  # type: ignore[dict-item]  # pyright: ignore[reportArgumentType]
+    on_event(Trade, maxbatch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    on_event(Trade, Quote, maxbatch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    on_event(Trade, Quote, Message, maxbatch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    on_event(Trade, Quote, Message, Block, maxbatch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    on_event(Trade, Quote, Message, Block, ExceptionEvent, maxbatch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    on_event(max_batch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    engine.on_event(Trade, max_batch="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    engine.on_event(Trade, Quote, overflow="block")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    engine.on_event(Trade, maxbatch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    engine.on_event(Quote, key=by_price)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    engine.register_handler(Trade, record, max_batch="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    engine.register_handler(Trade, record, maxbatch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    engine.register_handler(Trade, record_batch, linger="5 s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    engine.register_handler(Trade, record, record_batch, maxbatch=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    engine.register_handler(Trade, record, record_batch, rate=5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    Rate("5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Rate(5, 1.0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Rate(5, burst=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Retry()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Retry(on="OSError")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Retry(on=KeyboardInterrupt)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Retry(on=OSError, attempts="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 # -- schedules and tasks ---------------------------------------------------------------------------------------------

@@ -85,7 +85,14 @@ def on_event(
 ) -> MethodDecorator[E1 | E2 | E3 | E4]: ...
 @overload
 def on_event(
-    event: type[Event[Any]], /, *events: type[Event[Any]], **options: Unpack[Options[Any]]
+    event: type[Event[Any]],
+    event2: type[Event[Any]],
+    event3: type[Event[Any]],
+    event4: type[Event[Any]],
+    event5: type[Event[Any]],
+    /,
+    *events: type[Event[Any]],
+    **options: Unpack[Options[Any]],
 ) -> MethodDecorator[Any]: ...
 def on_event(*events: type[Event[Any]], **options: Any) -> MethodDecorator[Any]:
     """Mark a method as a handler of one or several event classes, their subclasses included.

@@ -43,7 +43,8 @@ class Options(TypedDict, Generic[E1], total=False):
     max_batch: int | None
     queue_size: int | None
     linger: float | timedelta
-    key: Callable[[E1], Hashable] | str | None
+    # Of a class Mypy does not see that it has a hash.
+    key: Callable[[E1], Hashable | type[Any]] | str | None
     concurrency: int
     overflow: Overflow
     rate: Rate | None

@@ -69,7 +69,15 @@ class Registering(Lifecycle):
     ) -> FunctionDecorator[E1 | E2 | E3 | E4]: ...
     @overload
     def on_event(
-        self, event: type[Event[Any]], /, *events: type[Event[Any]], **options: Unpack[Options[Any]]
+        self,
+        event: type[Event[Any]],
+        event2: type[Event[Any]],
+        event3: type[Event[Any]],
+        event4: type[Event[Any]],
+        event5: type[Event[Any]],
+        /,
+        *events: type[Event[Any]],
+        **options: Unpack[Options[Any]],
     ) -> FunctionDecorator[Any]: ...
     def on_event(self, *events: type[Event[Any]], **options: Any) -> FunctionDecorator[Any]:
         """Decorator: a plain function, sync or async, becomes a handler of these classes and is returned as it is.
