@@ -33,12 +33,24 @@ class UnresolvedError(DeclarationError):
 
 
 class Signature:
-    """The annotations of `function`, which stands in the body of `owner`, if of any, and is the handler `where`."""
+    """The annotations of `function`, which stands in the body of `owner`, if of any, and is the handler `where`.
 
-    def __init__(self, where: str, function: Any, owner: type | None, frames: Sequence[FrameType]) -> None:
+    If it `may_wait`, what cannot be resolved is asked for again later.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        function: Any,
+        owner: type | None,
+        frames: Sequence[FrameType],
+        *,
+        may_wait: bool = False,
+    ) -> None:
         self.where = where
         self.function: Any = inspect.unwrap(function)
         self.owner: type | None = owner
+        self.may_wait = may_wait
         self.frames: tuple[FrameType, ...] = frames_around(self.function, frames)
 
     def listed_events(self, annotation: Any) -> EventClasses | None:
@@ -61,7 +73,8 @@ class Signature:
     def takes_batch(self, annotation: Any) -> bool:
         """Whether it is `Batch`, `Batch[E]`, or a union with one of them; what stands in the brackets need not be known.
 
-        An annotation that cannot be resolved is none, but where it says `Batch` that raises `UnresolvedError`.
+        An annotation that cannot be resolved is none. But where it says `Batch`, and while it may wait, that raises
+        `UnresolvedError`.
         """
         if isinstance(annotation, typing.ForwardRef):
             annotation = annotation.__forward_arg__
@@ -75,6 +88,8 @@ class Signature:
             try:
                 return self.takes_batch(self._plain(annotation))
             except UnresolvedError:
+                if self.may_wait:
+                    raise
                 return False
         if origin is typing.Annotated:
             return self.takes_batch(typing.get_args(annotation)[0])
@@ -93,6 +108,8 @@ class Signature:
             value = self._evaluated(text)
         except UnresolvedError as exc:
             if text.rpartition(".")[2] != Batch.__name__:
+                if self.may_wait:
+                    raise
                 return False
             raise UnresolvedError(
                 f"{self.where}: {text!r} in the annotation of its parameter cannot be resolved ({exc.__cause__}); "

@@ -10,8 +10,8 @@ The rules, name by name:
 5. An override without an annotation takes the annotation of what it replaces.
 
 Marks and their options are checked when the class is made, before any annotation. Annotations are resolved then too
-(`annotation`); what cannot be resolved yet is tried again when the application is added (`declarations_of`), and is an error
-then.
+(`annotation`); what cannot be resolved yet is tried again when the application is added (`declarations_of`). Then it is an
+error, but for a marked handler, whose annotation says only what it takes: a list, unless it reads `Batch`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DeclaringMeta(ABCMeta):
         frames = tuple(running_functions(here and here.f_back))
         del here  # it would refer to itself
         try:
-            cls._declarations: Declarations | Sequence[FrameType] = _collect(cls, frames)
+            cls._declarations: Declarations | Sequence[FrameType] = _collect(cls, frames, may_wait=True)
         except UnresolvedError:
             # Kept until the application is added: a name that a function around it defines later is found then.
             cls._declarations = _frames_needed(cls, frames)
@@ -68,7 +68,7 @@ def declarations_of(cls: type) -> Declarations:
     """
     assert isinstance(cls, DeclaringMeta)
     try:
-        return _declarations_of(cls)
+        return _declarations_of(cls, may_wait=False)
     except UnresolvedError as exc:
         raise DeclarationError(str(exc)) from exc.__cause__
 
@@ -97,27 +97,27 @@ def method_of(application: object, name: str) -> Any:
     return raw if isinstance(raw, functools.partial) else getattr(application, name)
 
 
-def _declarations_of(cls: DeclaringMeta) -> Declarations:
+def _declarations_of(cls: DeclaringMeta, *, may_wait: bool) -> Declarations:
     if not isinstance(cls._declarations, Declarations):
-        cls._declarations = _collect(cls, cls._declarations)
+        cls._declarations = _collect(cls, cls._declarations, may_wait=may_wait)
     return cls._declarations
 
 
-def _collect(cls: type, frames: Sequence[FrameType]) -> Declarations:
+def _collect(cls: type, frames: Sequence[FrameType], *, may_wait: bool) -> Declarations:
     found = Declarations()
     names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
     # All of them before the first annotation: what is wrong with an option does not wait for a name that comes later.
     declared = {name: _marked(cls, name) for name in names}
     for name, what in declared.items():
         if isinstance(what, HandlerDeclaration):
-            what.takes_batch = _takes_batch(cls, name, frames)
+            what.takes_batch = _takes_batch(cls, name, frames, may_wait)
             found.handlers[name] = what
         elif isinstance(what, ScheduleMark):
             found.schedules[name] = what
         elif what is not None:
             found.tasks.append(name)
         elif name.startswith("on_"):
-            handler, is_near_miss = _convention(cls, name, frames)
+            handler, is_near_miss = _convention(cls, name, frames, may_wait)
             if handler is not None:
                 found.handlers[name] = handler
             elif is_near_miss:
@@ -157,11 +157,13 @@ def _marks(cls: type, name: str) -> tuple[Mark, ...]:
     return next((marks for _, raw in _definitions(cls, name) if (marks := marks_of(raw))), ())
 
 
-def _convention(cls: type, name: str, frames: Sequence[FrameType]) -> tuple[HandlerDeclaration | None, bool]:
+def _convention(
+    cls: type, name: str, frames: Sequence[FrameType], may_wait: bool
+) -> tuple[HandlerDeclaration | None, bool]:
     """The handler that the annotation of the one parameter makes, if it does; and whether one was probably meant."""
     where = f"{cls.__name__}.{name}"
     for owner, raw in _definitions(cls, name):
-        base = _declarations_of_a_base(cls, name, raw)
+        base = _declarations_of_a_base(cls, name, raw, may_wait)
         if base is not None:
             return base.handlers.get(name), name in base.near_misses
         parameters = of_attribute(raw)
@@ -170,34 +172,34 @@ def _convention(cls: type, name: str, frames: Sequence[FrameType]) -> tuple[Hand
         annotation = parameters.only.annotation
         if annotation is not inspect.Parameter.empty:
             signature = Signature(where, parameters.function, owner, frames)
-            events, takes_batch = signature.listed_events(annotation), signature.takes_batch(annotation)
+            events, is_batch = signature.listed_events(annotation), signature.takes_batch(annotation)
             if events is None:
-                return None, takes_batch or bool(signature.events(annotation))
-            return HandlerDeclaration(events, HandlerOptions(where, {}), takes_batch=takes_batch), False
+                return None, is_batch or bool(signature.events(annotation))
+            return HandlerDeclaration(events, HandlerOptions(where, {}), takes_batch=is_batch), False
     return None, False
 
 
-def _takes_batch(cls: type, name: str, frames: Sequence[FrameType]) -> bool:
+def _takes_batch(cls: type, name: str, frames: Sequence[FrameType], may_wait: bool) -> bool:
     """Whether the marked handler `name` takes a `Batch`: the first annotation along the MRO decides."""
     for owner, raw in _definitions(cls, name):
-        base = _declarations_of_a_base(cls, name, raw)
+        base = _declarations_of_a_base(cls, name, raw, may_wait)
         if base is not None and name in base.handlers:
             return base.handlers[name].takes_batch
         parameters = of_attribute(raw)
         annotation = parameters.annotation_of_first
         if annotation is not inspect.Parameter.empty:
-            return Signature(f"{cls.__name__}.{name}", parameters.function, owner, frames).takes_batch(
-                annotation
-            )
+            where = f"{cls.__name__}.{name}"
+            signature = Signature(where, parameters.function, owner, frames, may_wait=may_wait)
+            return signature.takes_batch(annotation)
     return False
 
 
-def _declarations_of_a_base(cls: type, name: str, raw: Any) -> Declarations | None:
+def _declarations_of_a_base(cls: type, name: str, raw: Any, may_wait: bool) -> Declarations | None:
     """Those of a base class that has the same definition, and knew the names around its own class statement."""
     for base in cls.__mro__[1:]:
         if isinstance(base, DeclaringMeta) and next(_definitions(base, name), (None, None))[1] is raw:
             try:
-                return _declarations_of(base)
+                return _declarations_of(base, may_wait=may_wait)
             except UnresolvedError:
                 continue
     return None

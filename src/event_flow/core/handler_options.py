@@ -84,9 +84,9 @@ class HandlerDeclaration:
     __slots__ = ("events", "options", "takes_batch")
 
     def __init__(self, events: EventClasses, options: HandlerOptions, *, takes_batch: bool = False) -> None:
-        self.events = events
-        self.options = options
-        self.takes_batch = takes_batch
+        self.events: EventClasses = events
+        self.options: HandlerOptions = options
+        self.takes_batch: bool = takes_batch
 
     def __repr__(self) -> str:
         takes = "Batch" if self.takes_batch else "list"
@@ -112,7 +112,7 @@ class DataEntry:
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
 
     def __call__(self, event: Event[Any]) -> Any:
         return event.data[self.name]

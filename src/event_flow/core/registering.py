@@ -82,7 +82,7 @@ class Registering(Lifecycle):
     def on_event(self, *events: type[Event[Any]], **options: Any) -> FunctionDecorator[Any]:
         """Decorator: a plain function, sync or async, becomes a handler of these classes and is returned as it is.
 
-        The options are those of [`on_event`](decorators.md#event_flow.on_event) for methods. Raises `DeclarationError` for
+        The options are those of `event_flow.on_event`, for methods. Raises `DeclarationError` for
         what is no event class or cannot be called with one list or `Batch`, and for an option that there is not or that
         this function has already; `OptionError` for a value that is not allowed; `EngineStateError` when the engine has
         been started.
