@@ -102,6 +102,7 @@ class Unavailable(ExceptionGroup[OSError]):
         (LookupError(), False),
         (ExceptionGroup("", [OSError(), KeyError()]), True),
         (ExceptionGroup("", [OSError(), ValueError()]), False),
+        (ExceptionGroup("", [ValueError(), OSError()]), False),
         (ExceptionGroup("", [ExceptionGroup("", [OSError()]), KeyError()]), True),
         (ExceptionGroup("", [OSError(), ExceptionGroup("", [KeyError(), ValueError()])]), False),
     ],
@@ -204,7 +205,11 @@ def test_waits_double_up_to_the_maximum_and_the_jitter_has_its_place_below_it() 
     assert [retry.backoff(number, most) for number in range(1, 9)] == pytest.approx(
         [1.1, 1.2, 1.4, 1.8, 2.6, 4.2, 5.0, 5.0]
     )
-    # Whoever failed together does not try again together, also at the maximum.
+
+
+@pytest.mark.parametrize("options", [{}, {"wait_initial": 4.5}, {"wait_jitter": 1000}])
+def test_who_failed_together_does_not_try_again_together_also_at_the_maximum(options: dict[str, Any]) -> None:
+    retry = Retry(on=OSError, **options)
     assert len({retry.backoff(10_000, Random(seed)) for seed in range(100)}) == 100
 
 
@@ -218,6 +223,8 @@ def test_where_the_first_wait_is_the_longest_all_are_the_same() -> None:
     assert {retry.backoff(number, Random()) for number in (1, 2, 10_000)} == {5.0}
     retry = Retry(on=OSError, wait_max=0)
     assert {retry.backoff(number, Random()) for number in (1, 2, 10_000)} == {0.0}
+    retry = Retry(on=OSError, wait_initial=60)
+    assert {retry.backoff(number, Random()) for number in (1, 2, 10_000)} == {5.0}
 
 
 def test_a_seed_gives_the_same_waits_and_each_draws_one_number() -> None:

@@ -35,8 +35,8 @@ class Retry:
       limit. A wait that would take longer is not begun. It does not end an attempt: `timeout` does.
     - `wait_initial`, `wait_max`, `wait_jitter`: seconds of at least 0, by default 0.1, 5 and 1. Before attempt n + 1 it waits
 
-          least = min(wait_max, max(wait_initial, min(wait_initial * 2**(n - 1), wait_max - wait_jitter)))
-          least + random() * min(wait_jitter, wait_max - least)
+          least = max(wait_initial, min(wait_initial * 2**(n - 1), wait_max - wait_jitter))
+          min(wait_max, least + random() * min(wait_jitter, wait_max - least))
 
       so never longer than `wait_max`, never shorter than `wait_initial` unless `wait_max` is.
     - `seed`: a whole number makes the waits of each handler the same in every run, for tests; `None` by default.
@@ -93,8 +93,8 @@ class Retry:
     def backoff(self, attempt: int, random: Random) -> float:
         """Seconds to wait after attempt number `attempt`, the first being 1, has failed. Draws one number, always."""
         doubled = self.wait_initial * 2.0 ** min(attempt - 1, MOST_DOUBLINGS)
-        least = min(self.wait_max, max(self.wait_initial, min(doubled, self.wait_max - self.wait_jitter)))
-        # Once more the limit: the sum is rounded.
+        least = max(self.wait_initial, min(doubled, self.wait_max - self.wait_jitter))
+        # The first wait may be more than the longest, and the sum is rounded.
         return min(self.wait_max, least + random.random() * min(self.wait_jitter, self.wait_max - least))
 
     def allows_next(self, attempt: int, *, elapsed: float, wait: float) -> bool:
