@@ -86,6 +86,7 @@ class Admission(RuleBasedStateMachine):
         self.bus.thread = get_ident()
         self.bus.open()
         self.publisher = Publisher()
+        self.publisher._filters = []
         self.publisher._use_bus(self.bus)
 
     # -- publishing --------------------------------------------------------------------------------------------

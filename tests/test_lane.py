@@ -152,20 +152,24 @@ async def test_closing_abandons_what_is_queued_by_class_once(lanes: list[Lane]) 
     lane.put(B(3))
     put(lane, 4)
     await take(lane)
+    scopes = [anyio.CancelScope(), anyio.CancelScope()]  # of two workers
+    lane.scopes += scopes
     for _ in range(2):
         lane.close()
         assert lane.abandoned == {"A": 2, "B": 1}
         assert (lane.queued, lane.running, lane.accepted) == (0, 2, 5)
-    assert lane.scope.cancel_called
+    assert all(scope.cancel_called for scope in scopes)
 
 
 @pytest.mark.parametrize("is_waiting", [False, True])
 async def test_a_closed_lane_has_no_batch(lanes: list[Lane], is_waiting: bool) -> None:
     lane = new_lane(lanes)
     batches: list[object] = []
+    scope = anyio.CancelScope()
+    lane.scopes.append(scope)
 
     async def work() -> None:
-        with lane.scope:
+        with scope:
             batches.append(await lane.next_batch())
 
     async with anyio.create_task_group() as group:
