@@ -139,8 +139,12 @@ class Lane:
 
         Below 0 something is to be told: the lane went over its limit, or, if it `drops`, an event was dropped.
         """
+        told = 0
         if self.drops and self.room <= 0:
-            return self._put_into_full(event)
+            self.dropped += 1
+            if self.overflow == "drop_newest" or not self._drop_oldest():
+                return -1
+            told = -1
         if 0 < len(self.open) < self.max_batch:
             self.open.append(event)
         else:
@@ -150,13 +154,8 @@ class Lane:
             if self.arrival is not None:
                 self.arrival.set()
                 self.arrival = None
-        return self.renew()
-
-    def _put_into_full(self, event: Event[Any]) -> int:
-        if self.overflow != "drop_newest" and self._drop_oldest():
-            self.put(event)
-        self.dropped += 1
-        return -1
+        room = self.renew()
+        return told or room
 
     def _drop_oldest(self) -> bool:
         """Take the event out that has been queued longest. False if there is none that was not tried before."""
