@@ -18,6 +18,7 @@ from event_flow.core.exception import EventFlowError
 MODULES = {
     "event_flow.core.application": {"Application", "SubApplication", "AppEngine"},
     "event_flow.core.batch": {"Batch"},
+    "event_flow.core.control": {"HandlerControl"},
     "event_flow.core.event": {"Event", "EventWithSource", "ExceptionEvent"},
     "event_flow.core.decorators": {"on_event", "schedule", "timer", "task"},
     "event_flow.core.rate": {"Rate"},
