@@ -360,9 +360,7 @@ async def test_a_publish_that_waits_no_more_is_forgotten_by_its_handler(desk: De
 async def test_lanes_follow_the_class_of_the_event() -> None:
     """*Design D6*: in the order in which they were added, subclasses included."""
     router = Router()
-    names = {
-        name: Lane(name, "App", queue_size=1, max_batch=1) for name in ("all", "a", "sub", "a or b")
-    }
+    names = {name: Lane(name, "App", queue_size=1, max_batch=1) for name in ("all", "a", "sub", "a or b")}
     for name, classes in {"all": (Event,), "a": (A,), "sub": (SubA,), "a or b": (A, B)}.items():
         router.add(names[name], classes)
     found = {cls: [lane.name for lane in router.lanes_for(cls)] for cls in (A, SubA, B, Both, ExceptionEvent)}
