@@ -38,7 +38,7 @@ class Delivery:
         self.began: float | None = None  # when the first attempt that counts did
         self.due: float = -math.inf  # when the next one may
         self.is_alone: bool = False  # the one event of a batch that was given up, in its last attempt
-        self.number: int = 0  # its place among those that were put back
+        self.number: int = 0  # its place among those that were put back: that of the delivery it is a part of
 
     def __len__(self) -> int:
         return len(self.events)
@@ -54,23 +54,27 @@ class Delivery:
     def anew(self, events: Events) -> Delivery:
         """The same, but all attempts are allowed once more."""
         following = self.again(events)
-        following.tried, following.began = self.attempt, None
+        following.tried, following.began, following.is_alone = self.attempt, None, False
         return following
 
     def alone(self, event: Event[Any]) -> Delivery:
         """The last attempt at one of the events."""
         following = self.again([event])
-        following.is_alone, following.number = True, 0
+        following.is_alone = True
         return following
 
 
 class Returned:
-    """Deliveries that were put back: the one that is due first comes first, of those due at once the one put back first."""
+    """Deliveries that were put back. `in_order` the one that was taken first comes first, and the others wait until it is due.
 
-    __slots__ = ("_heap", "_number", "events")
+    Else it is the one that is due first. What remains of one delivery comes in the order in which it was put back.
+    """
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Delivery]] = []
+    __slots__ = ("_heap", "_in_order", "_number", "events")
+
+    def __init__(self, *, in_order: bool) -> None:
+        self._in_order = in_order
+        self._heap: list[tuple[float, int, int, Delivery]] = []
         self._number = 0
         self.events: int = 0
 
@@ -79,17 +83,17 @@ class Returned:
 
     @property
     def first(self) -> Delivery:
-        return self._heap[0][2]
+        return self._heap[0][-1]
 
     def push(self, delivery: Delivery) -> None:
-        if not delivery.number:
-            self._number += 1
-            delivery.number = self._number
+        self._number += 1
+        delivery.number = delivery.number or self._number
         self.events += len(delivery)
-        heappush(self._heap, (delivery.due, delivery.number, delivery))
+        first = -math.inf if self._in_order else delivery.due
+        heappush(self._heap, (first, delivery.number, self._number, delivery))
 
     def pop(self) -> Delivery:
-        delivery = heappop(self._heap)[2]
+        delivery = heappop(self._heap)[-1]
         self.events -= len(delivery)
         return delivery
 
@@ -119,7 +123,7 @@ class GatedLane(Lane):
         self.meter: Meter | None = None if rate is None else Meter(rate)
         self.in_order: bool = in_order
         self.opened_at: float = -math.inf  # when the first event of the open batch came, if batches linger
-        self.returned: Returned = Returned()
+        self.returned: Returned = Returned(in_order=in_order)
 
     # -- in --------------------------------------------------------------------------------------------------------
 

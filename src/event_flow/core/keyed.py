@@ -40,7 +40,7 @@ class KeyQueue:
         self.key: Hashable = key
         self.events: deque[Event[Any]] = deque()  # not tried yet
         self.numbers: deque[int] = deque()  # theirs among all events of the lane, where it drops the oldest
-        self.returned: Returned = Returned()
+        self.returned: Returned = Returned(in_order=True)
         self.opened_at: float = -math.inf  # when the first event came, if batches linger
         self.timer: int = 0  # number of the timer it waits for
         self.at_work: bool = False
