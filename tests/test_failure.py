@@ -14,6 +14,7 @@ from waiting import SOON
 from event_flow import (
     AppEngine,
     Application,
+    BatchFailed,
     EngineClosed,
     EngineState,
     Event,
@@ -113,6 +114,23 @@ async def test_what_a_handler_does_to_its_list_does_not_change_the_dead_letter(
         await engine.wait_idle()
     assert [event.data for event in letters.kept[0].events] == [1, 2, 3]
     assert engine.statistics().failed == 3
+
+
+async def test_a_handler_of_a_list_may_name_what_failed_too() -> None:
+    """*Regression*: a plain handler with no options took `BatchFailed` for the failure of all of its batch."""
+    letters = DeadLetters()
+    engine = AppEngine([letters])
+
+    @engine.on_event(Ping)
+    async def work(events: list[Ping]) -> None:
+        raise BatchFailed([events[0]])
+
+    await engine.pub_events([Ping(1), Ping(2), Ping(3)])
+    async with engine:
+        await engine.wait_idle()
+    assert [[event.data for event in letter.events] for letter in letters.kept] == [[1]]
+    own = engine.statistics().handlers["engine.work"]
+    assert (own.handled, own.failed) == (2, 1)
 
 
 async def test_other_handlers_of_the_same_events_never_notice() -> None:

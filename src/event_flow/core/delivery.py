@@ -15,10 +15,12 @@ from anyio import CancelScope
 from event_flow.core.backend import NativeTask, uninterrupted
 from event_flow.core.bus import Bus
 from event_flow.core.event import ExceptionEvent
+from event_flow.core.exception import BatchFailed
 from event_flow.core.failure import Failures
 from event_flow.core.lane import Events, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.outcome import is_cancelled_by_scope
+from event_flow.core.rules import error_of, events_of, failures_of
 from event_flow.core.run import Run
 
 
@@ -91,12 +93,17 @@ class Worker:
         """Called in the `except` block of a failed call, still a part of it."""
         lane = self.lane
         error = await self._error(batch, exc)
+        failed = batch
+        if isinstance(error, BatchFailed):
+            failures = failures_of(error, batch)
+            error, failed = error_of(failures), events_of(failures)
         try:
             await self.failures.contain(
-                error, name=lane.name, app=lane.app, events=batch, redeliver=self._redeliver
+                error, name=lane.name, app=lane.app, events=failed, redeliver=self._redeliver
             )
         finally:
-            lane.failed += len(batch)
+            lane.failed += len(failed)
+            lane.handled += len(batch) - len(failed)
 
     async def _error(self, events: Events, exc: BaseException) -> BaseException:
         """What the call failed with; if it was cancelled, `events` are abandoned and the cancellation goes on."""
