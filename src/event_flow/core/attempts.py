@@ -11,7 +11,7 @@ from event_flow.core.batch import Batch
 from event_flow.core.delivery import Worker
 from event_flow.core.gate import Delivery, GatedLane
 from event_flow.core.keyed import KeyFailure
-from event_flow.core.rules import Rules, Verdict, error_of, events_of
+from event_flow.core.rules import Rules, Verdict, error_of, events_of, failures_of
 from event_flow.core.run import Run
 
 
@@ -61,21 +61,22 @@ class AttemptWorker(Worker):
     async def _settle_attempt(self, delivery: Delivery, exc: BaseException) -> None:
         """Called in the `except` block of a failed attempt, still a part of it."""
         error = await self._error(delivery.events, exc)
-        if not isinstance(error, Exception):
+        verdict = Verdict()
+        if isinstance(error, Exception):
+            try:
+                verdict = self._rules.judge(delivery, error, anyio.current_time())
+            except BaseException as broken:  # noqa: BLE001 - of a predicate of the user's: it is what failed
+                if isinstance(broken, Exception):
+                    verdict.dead = [(event, broken) for event, _ in failures_of(error, delivery.events)]
+                error = broken
+        if isinstance(error, Exception):
+            await self._carry_out(verdict, delivery)
+        else:
             self.failures.fail(error)
             self.lane.failed += len(delivery)
-            return
-        try:
-            verdict = self._rules.judge(delivery, error, anyio.current_time())
-        except Exception as broken:  # noqa: BLE001 - a predicate of the user's: what it raises is what failed
-            broken.__context__ = error
-            verdict = Verdict()
-            verdict.dead = [(event, broken) for event in delivery.events]
-        await self._carry_out(verdict, delivery)
 
     async def _carry_out(self, verdict: Verdict, delivery: Delivery) -> None:
         lane = self.lane
-        lane.handled += len(delivery) - verdict.failed - sum(map(len, verdict.again))
         if verdict.kept:
             lane.pause()
         try:
@@ -90,7 +91,9 @@ class AttemptWorker(Worker):
                     attempt=delivery.attempt,
                 )
         finally:
+            # Not before: until here all of it runs.
             lane.failed += verdict.failed
+            lane.handled += len(delivery) - verdict.failed - sum(map(len, verdict.again))
             for following in verdict.again:
                 self.gated.put_back(following)
 
