@@ -314,7 +314,9 @@ async def test_a_lane_that_drops_has_nothing_to_drop_but_what_was_not_tried(lane
 
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
-async def test_a_worker_that_waits_is_told_by_the_lane_that_drops(lanes: list[Lane], overflow: Overflow) -> None:
+async def test_a_worker_that_waits_is_told_by_the_lane_that_drops(
+    lanes: list[Lane], overflow: Overflow
+) -> None:
     lane = new_lane(lanes, queue_size=1, overflow=overflow)
     taken: list[list[int]] = []
 

@@ -11,7 +11,8 @@ import pytest
 from event_flow import BatchFailed, Event, HandlerTimeout, Retry
 from event_flow.core.gate import Delivery, Returned
 from event_flow.core.handler_options import HandlerOptions
-from event_flow.core.rules import Rules, Verdict, error_of, failures_of
+from event_flow.core.outcome import error_of, failures_of
+from event_flow.core.rules import Rules, Verdict
 
 
 class Ping(Event[int]):

@@ -11,7 +11,8 @@ from event_flow.core.batch import Batch
 from event_flow.core.delivery import Worker
 from event_flow.core.gate import Delivery, GatedLane
 from event_flow.core.keyed import KeyFailure
-from event_flow.core.rules import Rules, Verdict, error_of, events_of, failures_of
+from event_flow.core.outcome import error_of, events_of, failures_of
+from event_flow.core.rules import Rules, Verdict
 from event_flow.core.run import Run
 
 

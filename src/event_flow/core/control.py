@@ -13,6 +13,8 @@ from event_flow.core.state import EngineState
 if TYPE_CHECKING:
     from event_flow.core.report import HandlerStatistics
 
+__all__ = ["HandlerControl"]
+
 
 class HandlerControl:
     """One handler of one run of the engine."""

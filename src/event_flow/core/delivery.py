@@ -19,8 +19,7 @@ from event_flow.core.exception import BatchFailed
 from event_flow.core.failure import Failures
 from event_flow.core.lane import Events, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
-from event_flow.core.outcome import is_cancelled_by_scope
-from event_flow.core.rules import error_of, events_of, failures_of
+from event_flow.core.outcome import error_of, events_of, failures_of, is_cancelled_by_scope
 from event_flow.core.run import Run
 
 

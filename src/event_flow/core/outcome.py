@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import anyio
 
-from event_flow.core.exception import UnexpectedCancellation
+from event_flow.core.event import Event
+from event_flow.core.exception import BatchFailed, UnexpectedCancellation
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
+Failure = tuple[Event[Any], Exception]
 
 
 def is_cancelled_by_scope() -> bool:
@@ -43,6 +45,28 @@ def what_happened(exc: BaseException, name: str) -> BaseException | None:
     )
     unexpected.__cause__ = exc
     return unexpected
+
+
+def failures_of(error: Exception, events: Sequence[Event[Any]]) -> list[Failure]:
+    """Which of the events failed, and with what. All of them with `error`, unless that says otherwise of events among them."""
+    if isinstance(error, BatchFailed):
+        named = {id(event): failure for event, failure in error.failures}
+        failures = [(event, named[id(event)]) for event in events if id(event) in named]
+        if len({id(event) for event, _ in failures}) == len(named):
+            return failures
+    return [(event, error) for event in events]
+
+
+def error_of(failures: Sequence[Failure]) -> Exception:
+    """The one exception that all of them failed with, or one that says which event failed with which."""
+    if len({id(error) for _, error in failures}) == 1:
+        return failures[0][1]
+    return BatchFailed(failures)
+
+
+def events_of(failures: Sequence[Failure]) -> list[Event[Any]]:
+    """The events that failed."""
+    return [event for event, _ in failures]
 
 
 def leaves(errors: Iterable[ErrorT]) -> Iterator[ErrorT]:

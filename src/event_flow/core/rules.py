@@ -16,18 +16,15 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from event_flow.core.event import Event
 from event_flow.core.exception import BatchFailed
 from event_flow.core.gate import Delivery
-from event_flow.core.outcome import leaves
+from event_flow.core.outcome import Failure, events_of, failures_of, leaves
 
 if TYPE_CHECKING:
     from event_flow.core.handler_options import HandlerOptions, OnFailure
     from event_flow.core.retry import Retry
-
-Failure = tuple[Event[Any], Exception]
 
 # A group of exceptions is given up as the gravest of them is.
 BY_GRAVITY: Sequence[OnFailure] = ("discard", "dead_letter", "pause", "stop")
@@ -109,25 +106,3 @@ class Rules:
             if base in self._on_failure:
                 return self._on_failure[base]
         return "dead_letter"
-
-
-def failures_of(error: Exception, events: Sequence[Event[Any]]) -> list[Failure]:
-    """Which of the events failed, and with what. All of them with `error`, unless that says otherwise of events among them."""
-    if isinstance(error, BatchFailed):
-        named = {id(event): failure for event, failure in error.failures}
-        failures = [(event, named[id(event)]) for event in events if id(event) in named]
-        if len({id(event) for event, _ in failures}) == len(named):
-            return failures
-    return [(event, error) for event in events]
-
-
-def error_of(failures: Sequence[Failure]) -> Exception:
-    """The one exception that all of them failed with, or one that says which event failed with which."""
-    if len({id(error) for _, error in failures}) == 1:
-        return failures[0][1]
-    return BatchFailed(failures)
-
-
-def events_of(failures: Sequence[Failure]) -> list[Event[Any]]:
-    """The events that failed."""
-    return [event for event, _ in failures]
