@@ -61,10 +61,15 @@ def test_all_of_the_package_is_true_and_complete() -> None:
     assert event_flow.__all__ == sorted(documented)
     here = {
         name
-        for name, value in vars(event_flow).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        for name in dir(event_flow)
+        if not name.startswith("_") and not isinstance(getattr(event_flow, name), ModuleType)
     }
     assert here == documented
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'event_flow' has no attribute 'Nothing'"):
+        _ = event_flow.Nothing  # type: ignore[attr-defined]
 
 
 def test_a_star_import_gives_exactly_that() -> None:

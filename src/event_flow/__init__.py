@@ -1,6 +1,6 @@
 """Event Flow: event-driven applications on structured concurrency, the same on asyncio and on Trio."""
 
-from typing import TYPE_CHECKING, Any
+import typing
 
 from event_flow.core.application import AppEngine, Application, SubApplication
 from event_flow.core.batch import Batch
@@ -33,7 +33,7 @@ from event_flow.core.rate import Rate
 from event_flow.core.retry import Retry
 from event_flow.core.state import EngineState
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from event_flow.core.report import EngineStatistics, HandlerStatistics, ScheduleStatistics, ShutdownReport
 
 __all__ = [
@@ -81,14 +81,14 @@ __all__ = [
 # Numbers are asked for after the start: until then nobody waits for what makes their classes, a fifth of the whole import.
 _LATER = ("EngineStatistics", "HandlerStatistics", "ScheduleStatistics", "ShutdownReport")
 
+if not typing.TYPE_CHECKING:  # a checker would take any name for one of them
 
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        from event_flow.core import report
+    def __getattr__(name: str) -> typing.Any:
+        if name in _LATER:
+            from event_flow.core import report
 
-        return getattr(report, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(report, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})
