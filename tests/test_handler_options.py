@@ -13,6 +13,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import anyio
 import pytest
 
 from event_flow import (
@@ -453,6 +454,32 @@ async def test_a_handler_has_its_own_max_batch_and_the_others_that_of_the_engine
         "App.usual": 5,
         "App.on_pong": 5,
     }
+
+
+async def test_a_handler_has_its_own_queue_size() -> None:
+    entered, leave = anyio.Event(), anyio.Event()
+
+    class App(Application):
+        @on_event(Pong, queue_size=2)
+        async def slow(self, events: list[Pong]) -> None:
+            entered.set()
+            await leave.wait()
+
+    async def publish(number: int) -> None:
+        await engine.pub_event(Pong(number))
+        published.append(number)
+
+    published: list[int] = []
+    engine = AppEngine([App()])
+    async with engine, anyio.create_task_group() as group:
+        await engine.pub_event(Pong(0))
+        await entered.wait()
+        for number in range(3):
+            group.start_soon(publish, number)
+        await anyio.wait_all_tasks_blocked()
+        assert len(published) == engine.statistics().handlers["App.slow"].queued == 2
+        leave.set()
+    assert engine.statistics().handled == 4
 
 
 def test_what_is_declared_reads_well() -> None:
