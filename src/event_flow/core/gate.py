@@ -170,7 +170,8 @@ class GatedLane(Lane):
         if self.is_paused:
             return math.inf
         again = self.due_again(now, self.returned)
-        if self.returned and (self.in_order or again <= now):
+        # What is due but for its rate is waited for: others would take each place that it gets free, for ever.
+        if self.returned and (self.in_order or self.returned.first.due <= now):
             return again
         return min(again, self._due_untried(now))
 

@@ -1,0 +1,125 @@
+"""Lanes that hand out deliveries, told the time: what is due when, what closes a batch, what comes first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import pytest
+
+from event_flow import Event, Rate
+from event_flow.core import gate, keyed
+from event_flow.core.gate import Delivery, GatedLane
+from event_flow.core.keyed import KeyedLane
+
+
+class A(Event[Any]):
+    pass
+
+
+class Time:
+    """The time that lanes are told, and the lanes that are to be closed."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.lanes: list[GatedLane] = []
+
+    def gated(self, *, queue_size: int = 100, max_batch: int = 100, **options: Any) -> GatedLane:
+        return self._used(
+            GatedLane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch, **options)
+        )
+
+    def keyed(self, *, queue_size: int = 100, max_batch: int = 100, **options: Any) -> KeyedLane:
+        """The key of an event is its data, or the first of several."""
+        options.setdefault("key", lambda event: event.data[0])
+        return self._used(
+            KeyedLane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch, **options)
+        )
+
+    def _used(self, lane: Any) -> Any:
+        lane.guarded = False
+        self.lanes.append(lane)
+        return lane
+
+    def take(self, lane: GatedLane) -> Delivery:
+        assert lane.due(self.now) <= self.now
+        return lane.take_due(self.now)
+
+    def end(self, lane: GatedLane, delivery: Delivery) -> None:
+        lane.running -= len(delivery)
+        lane.release(delivery)
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
+    told = Time()
+    for module in (gate, keyed):
+        monkeypatch.setattr(module, "current_time", lambda: told.now)
+    yield told
+    for lane in told.lanes:
+        lane.close()
+
+
+def put(lane: GatedLane, *data: Any) -> None:
+    for each in data:
+        lane.put(A(each))
+
+
+def data(delivery: Delivery) -> list[Any]:
+    return [event.data for event in delivery.events]
+
+
+def test_a_retry_that_is_due_waits_for_its_rate_and_nothing_goes_past_it(time: Time) -> None:
+    """*Regression*: with several workers later events took each place that the rate had, and the retry of five never had its five."""
+    lane = time.gated(rate=Rate(1, burst=3), in_order=False)
+    put(lane, *range(5))
+    first = time.take(lane)
+    assert data(first) == [0, 1, 2]
+    time.end(lane, first)
+    lane.put_back(first.again(first.events, due=time.now))
+    time.now += 1
+    assert lane.due(time.now) == 103
+    time.now += 2
+    assert data(time.take(lane)) == [0, 1, 2]
+    time.now += 1
+    assert data(time.take(lane)) == [3]
+
+
+def test_a_retry_that_is_not_due_holds_nothing_back_where_several_are_at_work(time: Time) -> None:
+    lane = time.gated(in_order=False)
+    put(lane, 0)
+    first = time.take(lane)
+    lane.put_back(first.again(first.events, due=time.now + 1))
+    put(lane, 1)
+    assert data(time.take(lane)) == [1]
+    assert lane.due(time.now) == time.now + 1
+
+
+def test_timers_that_count_no_more_do_not_pile_up(time: Time) -> None:
+    """A key that is filled again and again, below another one's long wait."""
+    lane = time.keyed(max_batch=2, linger=10.0)
+    put(lane, "zz")
+    time.now += 10
+    waiting = time.take(lane)
+    lane.put_back(waiting.again(waiting.events, due=time.now))
+    lane._keys["z"].returned.first.due = time.now + 1e9
+    time.end(lane, waiting)
+    for _ in range(1000):
+        put(lane, "a1", "a2")
+        time.end(lane, time.take(lane))
+        assert len(lane._timers) <= 2 * 2 + 17
+
+
+def test_a_key_that_is_quiet_costs_nothing(time: Time) -> None:
+    lane = time.keyed(linger=1.0, max_batch=2, overflow="drop_oldest", queue_size=10)
+    keys: list[Hashable] = [str(number) for number in range(1000)]
+    for key in keys:
+        lane.put(A((key,)))
+    assert lane.dropped == 990
+    assert len(lane._keys) == len(lane._arrivals) == 10
+    for _ in range(10):
+        time.end(lane, time.take(lane))
+    assert lane.due(time.now) == math.inf
+    for container in (lane._keys, lane._timers, lane._ready, lane._lingering, lane._arrivals):
+        assert not container
