@@ -96,6 +96,35 @@ def test_a_retry_that_is_not_due_holds_nothing_back_where_several_are_at_work(ti
     assert lane.due(time.now) == time.now + 1
 
 
+def test_what_one_worker_put_back_stays_in_order_whenever_it_is_due(time: Time) -> None:
+    """*Regression*: what was to be tried at once, or when the handler is resumed, came before what was put back before it."""
+    lane = time.gated()
+    put(lane, 0, 1)
+    first = time.take(lane)
+    time.end(lane, first)
+    lane.put_back(first.again(first.events[:1], due=time.now + 1))
+    lane.put_back(first.anew(first.events[1:]))
+    assert lane.due(time.now) == time.now + 1
+    time.now += 1
+    assert [data(time.take(lane)), data(time.take(lane))] == [[0], [1]]
+
+
+def test_what_a_key_put_back_stays_in_order_whenever_it_is_due(time: Time) -> None:
+    """*Regression*: as for a lane with one worker."""
+    lane = time.keyed()
+    put(lane, "a0", "a1")
+    first = time.take(lane)
+    lane.put_back(first.again(first.events[:1], due=time.now + 1))
+    lane.put_back(first.anew(first.events[1:]))
+    time.end(lane, first)
+    assert lane.due(time.now) == time.now + 1
+    time.now += 1
+    for expected in (["a0"], ["a1"]):
+        following = time.take(lane)
+        assert data(following) == expected
+        time.end(lane, following)
+
+
 def test_timers_that_count_no_more_do_not_pile_up(time: Time) -> None:
     """A key that is filled again and again, below another one's long wait."""
     lane = time.keyed(max_batch=2, linger=10.0)
