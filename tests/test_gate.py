@@ -125,6 +125,18 @@ def test_what_a_key_put_back_stays_in_order_whenever_it_is_due(time: Time) -> No
         time.end(lane, following)
 
 
+@pytest.mark.parametrize("pressed_by", ["the last place", "a publisher that waits"])
+def test_a_full_lane_closes_the_batches_of_all_keys(time: Time, pressed_by: str) -> None:
+    """*Regression*: once the first of them was taken there was room, and the others were told that they had lingered."""
+    lane = time.keyed(queue_size=3 if pressed_by == "the last place" else 9, linger=5.0)
+    put(lane, "a", "b", "c")
+    if pressed_by == "a publisher that waits":
+        lane.waiters[object()] = None  # type: ignore[index]
+    first = time.take(lane)
+    lane.waiters.clear()
+    assert [first.closed_by, *(time.take(lane).closed_by for _ in range(2))] == ["size"] * 3
+
+
 def test_timers_that_count_no_more_do_not_pile_up(time: Time) -> None:
     """A key that is filled again and again, below another one's long wait."""
     lane = time.keyed(max_batch=2, linger=10.0)

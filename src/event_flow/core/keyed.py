@@ -14,12 +14,15 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from heapq import heapify, heappop, heappush
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio import current_time
 
 from event_flow.core.event import Event
 from event_flow.core.gate import Delivery, GatedLane, Returned
+
+if TYPE_CHECKING:
+    from event_flow.core.batch import ClosedBy
 
 
 class KeyFailure:
@@ -34,7 +37,7 @@ class KeyFailure:
 class KeyQueue:
     """The events of one key that are queued, or the place of a key that is at work."""
 
-    __slots__ = ("at_work", "events", "key", "numbers", "opened_at", "returned", "timer")
+    __slots__ = ("at_work", "closed_by", "events", "key", "numbers", "opened_at", "returned", "timer")
 
     def __init__(self, key: Hashable) -> None:
         self.key: Hashable = key
@@ -43,6 +46,7 @@ class KeyQueue:
         self.returned: Returned = Returned(in_order=True)
         self.opened_at: float = -math.inf  # when the first event came, if batches linger
         self.timer: int = 0  # number of the timer it waits for
+        self.closed_by: ClosedBy = "size"  # what ended its wait, if it lingered
         self.at_work: bool = False
 
 
@@ -147,7 +151,8 @@ class KeyedLane(GatedLane):
             self._timers = [timer for timer in self._timers if timer[1] == timer[2].timer]
             heapify(self._timers)
 
-    def _make_ready(self, queue: KeyQueue) -> None:
+    def _make_ready(self, queue: KeyQueue, closed_by: ClosedBy = "size") -> None:
+        queue.closed_by = closed_by
         queue.timer = 0
         self._lingering.pop(queue, None)
         self._ready[queue] = None
@@ -170,7 +175,7 @@ class KeyedLane(GatedLane):
         while self._timers and (self._timers[0][0] <= now or self._timers[0][2].timer != self._timers[0][1]):
             _, number, queue = heappop(self._timers)
             if queue.timer == number:
-                self._make_ready(queue)
+                self._make_ready(queue, "linger")
         if self._ready:
             first = next(iter(self._ready))
             return self.metered(now, -math.inf, len(first.returned.first) if first.returned else 1)
@@ -182,6 +187,8 @@ class KeyedLane(GatedLane):
         if queue.returned:
             return self.take_returned(now, queue.returned)
         closed_by = self.closed_by
+        if closed_by == "linger":
+            closed_by = queue.closed_by
         length = min(len(queue.events), self.most(now))
         if length >= self.max_batch or length < len(queue.events):
             closed_by = "size"
