@@ -137,6 +137,47 @@ def test_a_full_lane_closes_the_batches_of_all_keys(time: Time, pressed_by: str)
     assert [first.closed_by, *(time.take(lane).closed_by for _ in range(2))] == ["size"] * 3
 
 
+def test_a_key_that_cannot_be_compared_is_a_failure_of_the_handler(time: Time) -> None:
+    """*Regression*: who published got the error, with the event in some of its lanes (*design promise 5*)."""
+
+    class Broken:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("no")
+
+    lane = time.keyed(key=lambda _: Broken())
+    put(lane, 0, 1)
+    assert data(time.take(lane)) == [0]
+    second = time.take(lane)
+    assert isinstance(second.key, keyed.KeyFailure)
+    assert isinstance(second.key.error, ValueError)
+
+
+def test_a_key_that_changes_its_hash_holds_nothing_up(time: Time) -> None:
+    """*Regression*: what else was queued for it waited for ever."""
+
+    class Moving:
+        value = 0
+
+        def __hash__(self) -> int:
+            return self.value
+
+        def __eq__(self, other: object) -> bool:
+            return self is other
+
+    key = Moving()
+    lane = time.keyed(key=lambda _: key, max_batch=1)
+    put(lane, 0, 1)
+    for expected in (0, 1):
+        delivery = time.take(lane)
+        assert data(delivery) == [expected]
+        key.value += 1
+        time.end(lane, delivery)
+    assert lane.due(time.now) == math.inf
+
+
 def test_timers_that_count_no_more_do_not_pile_up(time: Time) -> None:
     """A key that is filled again and again, below another one's long wait."""
     lane = time.keyed(max_batch=2, linger=10.0)

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 class Delivery:
     """A batch on its way through its attempts: what the next one is, and what came before."""
 
-    __slots__ = ("attempt", "began", "closed_by", "due", "events", "is_alone", "key", "number", "tried")
+    __slots__ = ("attempt", "began", "closed_by", "due", "events", "is_alone", "key", "number", "place", "tried")
 
-    def __init__(self, events: Events, key: Hashable, closed_by: ClosedBy) -> None:
+    def __init__(self, events: Events, key: Hashable, closed_by: ClosedBy, place: Any = None) -> None:
         self.events: Events = events  # the engine's own list
         self.key: Hashable = key
+        self.place: Any = place  # where its lane keeps what has this key
         self.closed_by: ClosedBy = closed_by
         self.attempt: int = 1
         self.tried: int = 0  # attempts before the handler was resumed: they count no more
@@ -45,7 +46,7 @@ class Delivery:
 
     def again(self, events: Events, *, due: float = -math.inf) -> Delivery:
         """The next attempt, at these of the events."""
-        following = Delivery(events, self.key, self.closed_by)
+        following = Delivery(events, self.key, self.closed_by, self.place)
         following.attempt = self.attempt + 1
         following.tried, following.began = self.tried, self.began
         following.due, following.is_alone, following.number = due, self.is_alone, self.number

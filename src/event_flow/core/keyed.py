@@ -70,8 +70,7 @@ class KeyedLane(GatedLane):
     # -- in --------------------------------------------------------------------------------------------------------
 
     def put(self, event: Event[Any]) -> int:
-        key = self._key_of(event)
-        queue = self._keys.get(key)
+        key, queue = self._find(event)
         if self._latest and queue is not None and queue.events:
             queue.events[0] = event
             self.dropped += 1
@@ -88,14 +87,15 @@ class KeyedLane(GatedLane):
         self._append(event, queue)
         return dropped or self.room
 
-    def _key_of(self, event: Event[Any]) -> Hashable:
-        """Its key. That the user's code fails is no business of who publishes: it is a failure of the handler."""
+    def _find(self, event: Event[Any]) -> tuple[Hashable, KeyQueue | None]:
+        """Its key, and what is queued of it. That the user's code fails, which also says what is equal, is no business of
+        who publishes: it is a failure of the handler.
+        """
         try:
             key = self._key(event)
-            hash(key)
+            return key, self._keys.get(key)
         except BaseException as exc:  # noqa: BLE001 - the worker raises it
-            return KeyFailure(exc)
-        return key
+            return KeyFailure(exc), None
 
     def _append(self, event: Event[Any], queue: KeyQueue) -> None:
         if self.drops:
@@ -128,7 +128,7 @@ class KeyedLane(GatedLane):
             self.abandon(delivery.events)
         else:
             self.held += len(delivery)
-            self._keys[delivery.key].returned.push(delivery)
+            delivery.place.returned.push(delivery)
 
     # -- lining up -------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,9 @@ class KeyedLane(GatedLane):
             queue.timer = 0
             self._lingering.pop(queue, None)
             self._ready.pop(queue, None)
-            del self._keys[queue.key]
+            # Not by the key alone: the user's code may have changed its hash meanwhile.
+            if self._keys.get(queue.key) is queue:
+                del self._keys[queue.key]
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -200,11 +202,11 @@ class KeyedLane(GatedLane):
         self.count_call(length)
         if self.meter is not None:
             self.meter.take(now, length)
-        return Delivery(events, queue.key, closed_by)
+        return Delivery(events, queue.key, closed_by, queue)
 
     def release(self, delivery: Delivery) -> None:
-        queue = self._keys.get(delivery.key)
-        if queue is None or self.is_closed:
+        queue: KeyQueue = delivery.place
+        if self.is_closed:
             return
         queue.at_work = False
         if queue.events or queue.returned:
