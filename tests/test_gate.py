@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,6 +12,8 @@ from event_flow import Event, Rate
 from event_flow.core import gate, keyed
 from event_flow.core.gate import Delivery, GatedLane
 from event_flow.core.keyed import KeyedLane
+
+LaneT = TypeVar("LaneT", bound=GatedLane)
 
 
 class A(Event[Any]):
@@ -26,18 +28,14 @@ class Time:
         self.lanes: list[GatedLane] = []
 
     def gated(self, *, queue_size: int = 100, max_batch: int = 100, **options: Any) -> GatedLane:
-        return self._used(
-            GatedLane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch, **options)
-        )
+        return self._used(GatedLane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch, **options))
 
     def keyed(self, *, queue_size: int = 100, max_batch: int = 100, **options: Any) -> KeyedLane:
         """The key of an event is its data, or the first of several."""
         options.setdefault("key", lambda event: event.data[0])
-        return self._used(
-            KeyedLane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch, **options)
-        )
+        return self._used(KeyedLane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch, **options))
 
-    def _used(self, lane: Any) -> Any:
+    def _used(self, lane: LaneT) -> LaneT:
         lane.guarded = False
         self.lanes.append(lane)
         return lane
@@ -71,7 +69,7 @@ def data(delivery: Delivery) -> list[Any]:
 
 
 def test_a_retry_that_is_due_waits_for_its_rate_and_nothing_goes_past_it(time: Time) -> None:
-    """*Regression*: with several workers later events took each place that the rate had, and the retry of five never had its five."""
+    """*Regression*: with several workers later events took each place that was free, and three at once there never were."""
     lane = time.gated(rate=Rate(1, burst=3), in_order=False)
     put(lane, *range(5))
     first = time.take(lane)

@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 class Delivery:
     """A batch on its way through its attempts: what the next one is, and what came before."""
 
-    __slots__ = ("attempt", "began", "closed_by", "due", "events", "is_alone", "key", "number", "place", "tried")
+    __slots__ = (
+        "attempt",
+        "began",
+        "closed_by",
+        "due",
+        "events",
+        "is_alone",
+        "key",
+        "number",
+        "place",
+        "tried",
+    )
 
     def __init__(self, events: Events, key: Hashable, closed_by: ClosedBy, place: Any = None) -> None:
         self.events: Events = events  # the engine's own list
