@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
-from benchmarks import engine, footprint, imports, rivals
+from benchmarks import engine, flow, footprint, imports, rivals
 from benchmarks.measure import (
     ASYNCIO,
     BACKENDS,
@@ -233,6 +233,49 @@ def memory(plan: Plan) -> Iterator[Row]:
         )
 
 
+def options(plan: Plan) -> Iterator[Row]:
+    """What handlers with options cost, beside one without, and beside what is built by hand for the same end."""
+    events, paced = plan.times(20_000), plan.events(20_000)
+    for each in BACKENDS:
+        comparison = compare(
+            {
+                "retry": partial(each.run, partial(flow.retrying, events)),
+                "plain": partial(each.run, partial(flow.plain, events)),
+            },
+            plan.rounds,
+        )
+        yield Row(
+            what="pub_event, retry=, nothing fails",
+            backend=each.name,
+            measured=microseconds(comparison.median("retry")),
+            rival="no option",
+            beside=microseconds(comparison.median("plain")),
+            ratio=comparison.ratios("retry", "plain"),
+            reach="at most",
+            target=1.05,
+        )
+    for what, count, ours, name, rival in (
+        ("concurrency=4", events, flow.concurrent, "four tasks get", flow.four_getters),
+        ("10,000 keys, one hot", events, flow.keyed, "a task for each key", flow.task_for_each_key),
+        ("10,000 keys, one hot", events, flow.keyed, "a queue for each shard", flow.four_shards),
+        ('overflow="latest", 100 keys', events, flow.latest, "a dict of the newest", flow.newest_in_a_dict),
+        (
+            "linger 5 ms, 100,000 a second (CPU)",
+            paced,
+            flow.lingering,
+            "get with a timeout",
+            flow.gathering_loop,
+        ),
+    ):
+        contestants: dict[str, Contestant] = {
+            each.name: partial(each.run, partial(ours, count)) for each in BACKENDS
+        }
+        contestants["rival"] = partial(ASYNCIO.run, partial(rival, count))
+        comparison = compare(contestants, plan.rounds)
+        for each in BACKENDS:
+            yield faster(comparison, what, each, "rival", name, None)
+
+
 PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "one": one_handler,
     "ten": ten_handlers,
@@ -240,6 +283,7 @@ PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "start": start_and_stop,
     "import": first_import,
     "memory": memory,
+    "options": options,
 }
 
 

@@ -50,6 +50,15 @@ def current_wake() -> Wake:
     return wake
 
 
+def current_clock() -> Callable[[], float]:
+    """What tells the time of the running loop: the same as `anyio.current_time()`, which looks for the loop at each call."""
+    token: Any = anyio.lowlevel.current_token().native_token
+    if _is_trio():
+        time: Callable[[], float] = sys.modules["trio"].lowlevel.current_clock().current_time
+        return time
+    return token.time  # type: ignore[no-any-return]
+
+
 @contextmanager
 def wake_on_signals() -> Iterator[None]:
     """Have every signal wake the running loop, whichever thread the system hands it to. For the main thread only.

@@ -24,44 +24,32 @@ from event_flow.core.run import Run
 
 
 class Worker:
-    """Runs the handler of one lane, one batch at a time, until the lane is closed. `call` is what to await with a batch.
+    """Runs the handler of one lane, one batch at a time, until the lane is closed. `call` is what to await with a batch."""
 
-    Where a lane has several workers, `turn` is the lock of the one that waits for a batch.
-    """
-
-    def __init__(
-        self,
-        lane: Lane,
-        run: Run,
-        call: Callable[[Any], Awaitable[Any]],
-        turn: anyio.Lock | None = None,
-    ) -> None:
+    def __init__(self, lane: Lane, run: Run, call: Callable[[Any], Awaitable[Any]]) -> None:
         self.lane = lane
         self.name: str = f"{lane.name}[{len(lane.scopes)}]" if lane.scopes else lane.name
         self.bus: Bus = run.bus
         self.failures: Failures = run.failures
         self._call = call
         self._next: Callable[[], Awaitable[Sized | None]] = lane.next_batch
-        self._turn = turn
         self._scope = CancelScope()
+        self._native: NativeTask
         lane.scopes.append(self._scope)
 
     async def work(self) -> None:
         """Live as long as the lane."""
         lane = self.lane
+        self._native = NativeTask()
         with self._scope:
             while True:
                 try:
-                    if self._turn is None:
-                        taken = await self._next()
-                    else:
-                        async with self._turn:
-                            taken = await self._next()
+                    taken = await self._next()
                 except anyio.get_cancelled_exc_class():
                     if is_cancelled_by_scope() or self.failures.is_all_cancelled:
                         raise
                     # The handler cancelled its own asyncio task and ended before that took effect.
-                    NativeTask().absorb()
+                    self._native.absorb()
                     continue
                 if taken is None:
                     return

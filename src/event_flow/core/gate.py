@@ -8,12 +8,11 @@ full, a publish waits for it, the engine drains. So no timer runs for an event t
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from anyio import current_time
-from anyio.lowlevel import checkpoint
 
 from event_flow.core.event import Event
 from event_flow.core.lane import Events, Lane
@@ -116,7 +115,7 @@ class GatedLane(Lane):
     With `in_order` nothing else is taken until it is: for a lane with one worker.
     """
 
-    __slots__ = ("in_order", "linger", "meter", "opened_at", "returned")
+    __slots__ = ("clock", "in_order", "linger", "meter", "opened_at", "returned")
 
     def __init__(
         self,
@@ -129,8 +128,10 @@ class GatedLane(Lane):
         linger: float = 0.0,
         rate: Rate | None = None,
         in_order: bool = True,
+        clock: Callable[[], float] = current_time,
     ) -> None:
         super().__init__(name, app, queue_size=queue_size, max_batch=max_batch, overflow=overflow)
+        self.clock: Callable[[], float] = clock  # seconds, of the running loop
         self.linger: float = linger
         self.meter: Meter | None = None if rate is None else Meter(rate)
         self.in_order: bool = in_order
@@ -143,7 +144,7 @@ class GatedLane(Lane):
         before = self.open
         room = super().put(event)
         if self.linger and self.open is not before:
-            self.opened_at = current_time()
+            self.opened_at = self.clock()
         self.stir()
         return room
 
@@ -168,14 +169,24 @@ class GatedLane(Lane):
 
     async def next_delivery(self) -> Delivery | None:
         """Wait until a batch is due and take it, which frees its places; None when the lane is closed."""
-        await checkpoint()
+        if self.turn is None:
+            return await self._next_delivery()
+        async with self.turn:
+            return await self._next_delivery()
+
+    async def _next_delivery(self) -> Delivery | None:
         while not self.is_closed:
-            now = current_time()
+            now = self.clock()
             due = self.due(now)
             if due <= now:
                 return self.take_due(now)
             await self.wait_change(due)
         return None
+
+    def take_if_due(self) -> Delivery | None:
+        """Take a batch without waiting, None if none is due."""
+        now = self.clock()
+        return self.take_due(now) if self.due(now) <= now else None
 
     def due(self, now: float) -> float:
         """The moment from which a batch may be taken, inf if something must happen first; until `now` means at once."""

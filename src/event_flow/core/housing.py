@@ -10,6 +10,7 @@ key, or overflow="latest"                          KeyedLane       AttemptWorker
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import anyio
 
 from event_flow.core.delivery import Worker
 from event_flow.core.event import Event
-from event_flow.core.handler_options import HandlerDeclaration
+from event_flow.core.handler_options import HandlerDeclaration, HandlerOptions
 from event_flow.core.invoke import caller
 from event_flow.core.lane import Lane
 from event_flow.core.run import Run
@@ -43,13 +44,17 @@ def house(
         "max_batch": options.max_batch or run.options.max_batch,
         "overflow": options.overflow,
     }
-    turn = anyio.Lock() if options.concurrency > 1 else None
+    lane: Lane
+    make: Callable[[], Worker]
     if middleware or _asks_for_more(declaration):
-        return _house_gated(
-            _gated_lane(name, app, declaration, sizes), declaration, middleware, run, call, turn
-        )
-    lane = Lane(name, app, **sizes)
-    return lane, [Worker(lane, run, call, turn) for _ in range(options.concurrency)]
+        lane = gated = _gated_lane(name, app, options, sizes, run)
+        make = _gated_worker(gated, declaration, middleware, run, call)
+    else:
+        lane = Lane(name, app, **sizes)
+        make = functools.partial(Worker, lane, run, call)
+    if options.concurrency > 1:
+        lane.turn = anyio.Lock()
+    return lane, [make() for _ in range(options.concurrency)]
 
 
 def _asks_for_more(declaration: HandlerDeclaration) -> bool:
@@ -69,31 +74,31 @@ def _asks_for_more(declaration: HandlerDeclaration) -> bool:
 # Imported only here: a program whose handlers do not ask for it is spared what it takes to load.
 
 
-def _gated_lane(name: str, app: str, declaration: HandlerDeclaration, sizes: dict[str, Any]) -> GatedLane:
+def _gated_lane(name: str, app: str, options: HandlerOptions, sizes: dict[str, Any], run: Run) -> GatedLane:
     from event_flow.core.gate import GatedLane
     from event_flow.core.keyed import KeyedLane
 
-    options = declaration.options
     gate: dict[str, Any] = {
+        **sizes,
         "linger": options.linger,
         "rate": options.rate,
         "in_order": options.concurrency == 1,
+        "clock": run.clock,
     }
     if options.key is not None:
-        return KeyedLane(name, app, key=options.key, **sizes, **gate)
+        return KeyedLane(name, app, key=options.key, **gate)
     if options.overflow == "latest":
-        return KeyedLane(name, app, key=_the_only_key, **sizes, **gate)
-    return GatedLane(name, app, **sizes, **gate)
+        return KeyedLane(name, app, key=_the_only_key, **gate)
+    return GatedLane(name, app, **gate)
 
 
-def _house_gated(
+def _gated_worker(
     lane: GatedLane,
     declaration: HandlerDeclaration,
     middleware: Sequence[Middleware],
     run: Run,
     call: Callable[[Any], Awaitable[Any]],
-    turn: anyio.Lock | None,
-) -> tuple[Lane, Sequence[Worker]]:
+) -> Callable[[], Worker]:
     from event_flow.core.attempts import AttemptWorker
     from event_flow.core.middleware import chain
     from event_flow.core.rules import Rules
@@ -103,10 +108,7 @@ def _house_gated(
         call = chain(middleware, call, takes_batch=takes_batch)
         takes_batch = True
     rules = Rules(declaration.options)
-    return lane, [
-        AttemptWorker(lane, run, call, turn, rules=rules, takes_batch=takes_batch)
-        for _ in range(declaration.options.concurrency)
-    ]
+    return functools.partial(AttemptWorker, lane, run, call, rules=rules, takes_batch=takes_batch)
 
 
 def _the_only_key(_: Event[Any]) -> None:

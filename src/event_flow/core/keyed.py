@@ -11,15 +11,14 @@ quiet keys cost nothing; and since a key lines up at the end again, a busy one k
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from anyio import current_time
-
 from event_flow.core.event import Event
 from event_flow.core.gate import Delivery, GatedLane, Returned
+from event_flow.core.lane import Events
 
 if TYPE_CHECKING:
     from event_flow.core.batch import ClosedBy
@@ -41,9 +40,9 @@ class KeyQueue:
 
     def __init__(self, key: Hashable) -> None:
         self.key: Hashable = key
-        self.events: deque[Event[Any]] = deque()  # not tried yet
-        self.numbers: deque[int] = deque()  # theirs among all events of the lane, where it drops the oldest
-        self.returned: Returned = Returned(in_order=True)
+        self.events: Events = []  # not tried yet
+        self.numbers: list[int] = []  # theirs among all events of the lane, where it drops the oldest
+        self.returned: Returned | None = None
         self.opened_at: float = -math.inf  # when the first event came, if batches linger
         self.timer: int = 0  # number of the timer it waits for
         self.closed_by: ClosedBy = "size"  # what ended its wait, if it lingered
@@ -106,7 +105,7 @@ class KeyedLane(GatedLane):
         self.held += 1
         if len(queue.events) == 1:
             if self.linger:
-                queue.opened_at = current_time()
+                queue.opened_at = self.clock()
             if not (queue.at_work or queue.returned):
                 self._line_up(queue)
         elif queue in self._lingering and len(queue.events) >= self.max_batch:
@@ -117,8 +116,7 @@ class KeyedLane(GatedLane):
         if not self._arrivals:
             return False
         _, queue = self._arrivals.popitem(last=False)
-        queue.numbers.popleft()
-        queue.events.popleft()
+        del queue.numbers[0], queue.events[0]
         self.held -= 1
         self._forget_if_empty(queue)
         return True
@@ -128,7 +126,10 @@ class KeyedLane(GatedLane):
             self.abandon(delivery.events)
         else:
             self.held += len(delivery)
-            delivery.place.returned.push(delivery)
+            queue: KeyQueue = delivery.place
+            if queue.returned is None:
+                queue.returned = Returned(in_order=True)
+            queue.returned.push(delivery)
 
     # -- lining up -------------------------------------------------------------------------------------------------
 
@@ -194,10 +195,11 @@ class KeyedLane(GatedLane):
         length = min(len(queue.events), self.most(now))
         if length >= self.max_batch or length < len(queue.events):
             closed_by = "size"
-        events = [queue.events.popleft() for _ in range(length)]
+        events, queue.events = queue.events[:length], queue.events[length:]
         if self.drops:
-            for _ in events:
-                del self._arrivals[queue.numbers.popleft()]
+            for number in queue.numbers[:length]:
+                del self._arrivals[number]
+            del queue.numbers[:length]
         self.held -= length
         self.count_call(length)
         if self.meter is not None:
@@ -219,7 +221,8 @@ class KeyedLane(GatedLane):
 
     def _abandon_queued(self) -> None:
         for queue in self._keys.values():
-            self._abandon_returned(queue.returned)
+            if queue.returned:
+                self._abandon_returned(queue.returned)
             self.abandon(queue.events)
             self.held -= len(queue.events)
             queue.events.clear()

@@ -69,6 +69,7 @@ class Lane:
         "scopes",
         "send_stream",
         "stride",
+        "turn",
         "waiters",
         "waits_for",
     )
@@ -87,6 +88,7 @@ class Lane:
         self.send_stream: MemoryObjectSendStream[Events] = streams[0]
         self.receive_stream: MemoryObjectReceiveStream[Events] = streams[1]
         self.scopes: list[CancelScope] = []  # of the workers
+        self.turn: anyio.Lock | None = None  # who of several workers waits
 
         self.arrival: anyio.Event | None = None  # a worker waits for it while nothing is queued
         self.change: anyio.Event | None = None  # a worker waits for it while what is queued may not be taken
@@ -197,6 +199,14 @@ class Lane:
         come between them, and an idle worker that waits for a bare event is at work a quarter sooner.
         """
         await checkpoint()
+        if (self.open or self.held) and not self.is_paused:
+            return self.take(self.max_batch)
+        if self.turn is None:
+            return await self._next_batch()
+        async with self.turn:
+            return await self._next_batch()
+
+    async def _next_batch(self) -> Events | None:
         while not (self.open or self.held) or self.is_paused:
             if self.is_closed:
                 return None

@@ -20,6 +20,7 @@ from event_flow.core.backend import (
     LoopGone,
     Wake,
     create_task_group,
+    current_clock,
     current_wake,
     in_event_loop,
     protect_from_interrupts,
@@ -204,6 +205,7 @@ class Lifecycle(Observed):
             bus.state = EngineState.STARTING
             bus.thread = self._thread = get_ident()
         bus.activity.on_change = self._bell.ring
+        clock = bus.overflows.clock = current_clock()
         self._wake = wake
         threads = Threads(self._options.max_threads, wake)
         failures = Failures(bus, self._options.on_error)
@@ -214,6 +216,7 @@ class Lifecycle(Observed):
             threads=threads,
             failures=failures,
             bell=self._bell,
+            clock=clock,
         )
         try:
             self._branches = assembly.grow(self._apps, self._functions.values(), self._middleware, run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
 from loguru import logger
 
@@ -17,11 +19,12 @@ class Overflows:
 
     def __init__(self) -> None:
         self._told: dict[Lane, tuple[float, int]] = {}
+        self.clock: Callable[[], float] = anyio.current_time  # seconds, of the running loop
 
     def notice(self, lane: Lane) -> None:
         """`lane` was full when an event came: it has dropped one, or went over its limit."""
         if lane.drops:
-            now = anyio.current_time()
+            now = self.clock()
             before, count = self._told.get(lane, (None, 0))
             if before is None or now - before >= LOG_WINDOW:
                 self._told[lane] = now, lane.dropped

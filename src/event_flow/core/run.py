@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from event_flow.core.bell import Bell
 from event_flow.core.bus import Bus
 from event_flow.core.failure import Failures
@@ -22,6 +24,7 @@ class Run:
         threads: Threads,
         failures: Failures,
         bell: Bell,
+        clock: Callable[[], float],
     ) -> None:
         self.options = options
         self.bus = bus
@@ -29,3 +32,4 @@ class Run:
         self.threads = threads
         self.failures = failures
         self.bell = bell
+        self.clock = clock  # seconds, of the running loop
