@@ -9,7 +9,7 @@ import anyio
 import pytest
 from calls import Call, Calls, Item, account
 
-from event_flow import AppEngine, Application, Batch, Event, ExceptionEvent, on_event
+from event_flow import AppEngine, Application, Batch, Event, ExceptionEvent, Rate, on_event
 
 # Seconds that no test waits for: whatever comes before them came for another reason.
 HOUR = 3600.0
@@ -209,6 +209,31 @@ async def test_a_full_batch_lingers_no_more(one_by_one: bool) -> None:
         await engine.wait_idle()
         assert calls.data == [[0, 1, 2], [3, 4, 5]]
     assert calls.closed_by == ["size", "size"]
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize("key", [None, lambda event: "the only one"], ids=["no key", "key"])
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["pub_events", "pub_event"])
+async def test_a_batch_that_holds_as_much_as_the_burst_of_its_rate_lingers_no_more(
+    one_by_one: bool, key: Any
+) -> None:
+    """*Regression*: it waited on for company that it could never take with it."""
+    calls = Calls()
+    engine = AppEngine()
+    engine.register_handler(Item, calls.handle_batch, linger=HOUR, rate=Rate(1, burst=3), key=key)
+    async with engine:
+        if one_by_one:
+            for number in range(4):
+                await engine.pub_event(Item(number))
+        else:
+            await engine.pub_events(items(*range(4)))
+        await anyio.sleep(HOUR / 2)
+        assert calls.data == [[0, 1, 2]]
+        await engine.pub_event(Item(4))
+        await engine.wait_idle()
+    assert calls.data == [[0, 1, 2], [3, 4]]
+    assert calls.times == [0.0, HOUR]
+    assert calls.closed_by == ["size", "linger"]
 
 
 @pytest.mark.parametrize("queue_size", [1, 3])

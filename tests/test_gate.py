@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from event_flow import Event, Rate
-from event_flow.core import gate, keyed
+from event_flow.core import keyed
 from event_flow.core.gate import Delivery, GatedLane
 from event_flow.core.keyed import KeyedLane
 
@@ -28,12 +28,21 @@ class Time:
         self.lanes: list[GatedLane] = []
 
     def gated(self, *, queue_size: int = 100, max_batch: int = 100, **options: Any) -> GatedLane:
-        return self._used(GatedLane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch, **options))
+        lane = GatedLane(
+            "App.on_a", "App", queue_size=queue_size, max_batch=max_batch, clock=self.tell, **options
+        )
+        return self._used(lane)
 
     def keyed(self, *, queue_size: int = 100, max_batch: int = 100, **options: Any) -> KeyedLane:
         """The key of an event is its data, or the first of several."""
         options.setdefault("key", lambda event: event.data[0])
-        return self._used(KeyedLane("App.on_a", "App", queue_size=queue_size, max_batch=max_batch, **options))
+        lane = KeyedLane(
+            "App.on_a", "App", queue_size=queue_size, max_batch=max_batch, clock=self.tell, **options
+        )
+        return self._used(lane)
+
+    def tell(self) -> float:
+        return self.now
 
     def _used(self, lane: LaneT) -> LaneT:
         lane.guarded = False
@@ -50,10 +59,8 @@ class Time:
 
 
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
+def time() -> Iterator[Time]:
     told = Time()
-    for module in (gate, keyed):
-        monkeypatch.setattr(module, "current_time", lambda: told.now)
     yield told
     for lane in told.lanes:
         lane.close()

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -193,7 +193,7 @@ async def test_a_str_names_an_entry_of_the_data() -> None:
         pass
 
     class App(Application):
-        batches: list[tuple[Any, list[int]]] = []
+        batches: ClassVar[list[tuple[Any, list[int]]]] = []
 
         @on_event(Trade, key="symbol")
         async def trades(self, batch: Batch[Trade]) -> None:
@@ -348,7 +348,8 @@ async def test_quiet_keys_cost_nothing(linger: float) -> None:
         await anyio.wait_all_tasks_blocked()
         gc.collect()
         assert [reference() for reference in alive if reference() is not None] == []
-        assert not (lane._keys or lane._ready or lane._lingering or lane._timers or lane._arrivals)
+        left = lane._keys, lane._ready, lane._lingering, lane._timers, lane._arrivals
+        assert not any(left)
 
 
 # -- linger, and the end ---------------------------------------------------------------------------------------------

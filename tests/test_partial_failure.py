@@ -285,13 +285,14 @@ async def test_a_hard_end_between_attempts_abandons_what_is_left(options: dict[s
 
 
 async def test_cancelled_in_an_attempt_its_events_are_abandoned_and_not_those_that_are_done() -> None:
-    desk = Desk(fail(2, 3), retry=Retry(on=ValueError, **AT_ONCE))
+    def fail_and_hold(batch: Batch[Ping]) -> None:
+        desk.is_held = True
+        fail(2, 3)(batch)
+
+    desk = Desk(fail_and_hold, retry=Retry(on=ValueError, **AT_ONCE))
     await desk.engine.pub_events([Ping(1), Ping(2), Ping(3)])
     with CancelScope() as scope:
         async with desk.engine:
-            while not desk.batches:
-                await anyio.lowlevel.checkpoint()
-            desk.is_held = True
             await anyio.wait_all_tasks_blocked()
             scope.cancel()
             await anyio.sleep_forever()

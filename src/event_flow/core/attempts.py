@@ -57,24 +57,22 @@ class AttemptWorker(Worker):
             delivery.began = self.gated.clock()
         if delivery.attempt > 1:
             self.lane.retried += len(delivery)
+        events = delivery.events[:]
         try:
-            await self._attempt(delivery)
+            if isinstance(delivery.key, KeyFailure):
+                raise delivery.key.error
+            if self._takes_batch:
+                await self._call(
+                    Batch(events, key=delivery.key, closed_by=delivery.closed_by, attempt=delivery.attempt)
+                )
+            else:
+                await self._call(events)
         except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
             await self._settle_attempt(delivery, exc)
         else:
             self.lane.handled += len(delivery)
         finally:
             self.gated.release(delivery)
-
-    async def _attempt(self, delivery: Delivery) -> None:
-        if isinstance(delivery.key, KeyFailure):
-            raise delivery.key.error
-        events = delivery.events[:]
-        if self._takes_batch:
-            batch = Batch(events, key=delivery.key, closed_by=delivery.closed_by, attempt=delivery.attempt)
-            await self._call(batch)
-        else:
-            await self._call(events)
 
     async def _settle_attempt(self, delivery: Delivery, exc: BaseException) -> None:
         """Called in the `except` block of a failed attempt, still a part of it."""

@@ -130,6 +130,8 @@ class GatedLane(Lane):
         in_order: bool = True,
         clock: Callable[[], float] = current_time,
     ) -> None:
+        if rate is not None:
+            max_batch = min(max_batch, rate.burst)  # never more at once
         super().__init__(name, app, queue_size=queue_size, max_batch=max_batch, overflow=overflow)
         self.clock: Callable[[], float] = clock  # seconds, of the running loop
         self.linger: float = linger

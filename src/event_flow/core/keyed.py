@@ -107,7 +107,10 @@ class KeyedLane(GatedLane):
             if self.linger:
                 queue.opened_at = self.clock()
             if not (queue.at_work or queue.returned):
-                self._line_up(queue)
+                if self.linger:
+                    self._line_up(queue)
+                else:
+                    self._ready[queue] = None
         elif queue in self._lingering and len(queue.events) >= self.max_batch:
             self._make_ready(queue)
         self.stir()
