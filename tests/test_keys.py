@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import pytest
@@ -192,18 +192,18 @@ async def test_a_str_names_an_entry_of_the_data() -> None:
     class Trade(Event[dict[str, Any]]):
         pass
 
-    class App(Application):
-        batches: ClassVar[list[tuple[Any, list[int]]]] = []
+    batches: list[tuple[Any, list[int]]] = []
 
+    class App(Application):
         @on_event(Trade, key="symbol")
         async def trades(self, batch: Batch[Trade]) -> None:
-            self.batches.append((batch.key, [trade.data["price"] for trade in batch]))
+            batches.append((batch.key, [trade.data["price"] for trade in batch]))
 
     engine = AppEngine([App()])
     await engine.pub_events(Trade({"symbol": "xy"[price % 2], "price": price}) for price in range(4))
     async with engine:
         await engine.wait_idle()
-    assert App.batches == [("x", [0, 2]), ("y", [1, 3])]
+    assert batches == [("x", [0, 2]), ("y", [1, 3])]
 
 
 @pytest.mark.parametrize(
@@ -344,12 +344,12 @@ async def test_quiet_keys_cost_nothing(linger: float) -> None:
         calls.begun.clear()
         calls.ended.clear()
         del key
-        # A worker at rest, and what has ended, keep none. The last timer of a linger is looked at when something is put.
+        # A worker at rest, and what has ended, keep none.
         await anyio.wait_all_tasks_blocked()
         gc.collect()
         assert [reference() for reference in alive if reference() is not None] == []
-        left = lane._keys, lane._ready, lane._lingering, lane._timers, lane._arrivals
-        assert not any(left)
+        kept = (lane._keys, lane._ready, lane._lingering, lane._timers, lane._arrivals)
+        assert not any(kept)
 
 
 # -- linger, and the end ---------------------------------------------------------------------------------------------
