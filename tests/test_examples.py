@@ -60,6 +60,15 @@ SAID = {
         "4. sign-up: closed … 5. database: connection closed, 5 users inserted … 6. engine: has ended",
         "sign-up: ready … inserted Ada … 4. sign-up: closed … 5 deliveries: 5 handled, 0 failed",
     ],
+    "flow_control": [
+        # Full at once; the call hangs. What waits for another attempt holds nobody else up, and comes before what came later.
+        "Ada [1, 2, 4]: attempt 1, closed by size … HandlerTimeout: Cashier.collect took longer than timeout=0.6 s",
+        "Ada [1, 2, 4]: attempt 2, closed by size … Ada [1, 2, 4]: collected … Ada [6]: attempt 1, closed by linger",
+        "Grace [3, 5, 7]: BatchFailed: 1 event failed, the first with CardDeclined('payment 5')",
+        "dead letter of Cashier.collect: [5] … delivered again … Grace [5]: attempt 1 … Grace [5]: collected",
+        "Edsger [8]: AuthError: please log in … resumed … Edsger [8]: attempt 2 … Edsger [8]: collected",
+        "collected 222 of 222; 7 calls, 4 payments tried again … 10 deliveries: 9 handled, 1 failed, 0 dropped, 0 abandoned",
+    ],
     "multi_app": [
         "processing:   order 1 (kettle) is on its way … notification: your kettle was shipped (order 1)",
         "monitoring:   order more of kettle",
