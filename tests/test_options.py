@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from event_flow import AppEngine, OptionError, schedule
+from event_flow.core.handler_options import NAMES, HandlerOptions
 
 COUNTS = ["queue_size", "max_batch", "max_backlog", "max_threads"]
 TIMES = ["grace_period", "start_timeout", "exit_timeout"]
@@ -110,12 +111,32 @@ def test_the_defaults_are_allowed_values() -> None:
     )  # fmt: skip
 
 
+def told(heading: str) -> dict[str, str]:
+    """The defaults in the table of the README below this heading, as they are written there."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = readme.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows: list[tuple[str, str]] = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "an option stands there twice"
+    return dict(rows)
+
+
 def test_the_defaults_are_those_of_the_readme() -> None:
     """*Spec*: the default queue size (there 10) is told to users, who adjust it."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    told = dict(re.findall(r"^\| `(\w+)` \| `?\"?([\w.,]+)\"?`? \|", readme, re.MULTILINE))
     parameters = inspect.signature(AppEngine).parameters.values()
     options = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-    assert {name: told[name].replace(",", "") for name in options} == {
-        name: str(value) for name, value in options.items()
+    shown = {name: text.strip('`"').replace(",", "") for name, text in told("Options").items()}
+    assert shown == {name: str(value) for name, value in options.items()}
+
+
+def test_the_defaults_of_handlers_are_those_of_the_readme() -> None:
+    """What is None there, and stands for an option of the engine, is told as that."""
+    defaults = HandlerOptions("App.on_event", {})
+    of_the_engine = inspect.signature(AppEngine).parameters
+    assert told("Flow control") == {
+        name: "the engine's" if name in of_the_engine else f"`{in_double_quotes(getattr(defaults, name))}`"
+        for name in NAMES
     }
+
+
+def in_double_quotes(value: object) -> str:
+    return repr(value).replace("'", '"')

@@ -30,8 +30,9 @@ class Batch(Generic[EventT]):
 
     - `events`: the events, at least one, in the order they were published; a list that may be changed.
     - `key`: what the handler's `key` gave for all of them; None without one.
-    - `closed_by`: why it took on no more events: `"size"`, it was full; `"linger"`, its time to wait for company was over;
-      `"idle"`, the handler was free and took what there was; `"drain"`, the engine was ending.
+    - `closed_by`: why it took on no more events: `"size"`, there was no place for more, in the batch, in the queue or in the
+      handler's rate; `"linger"`, its time to wait for company was over; `"idle"`, the handler was free and took what there was;
+      `"drain"`, the engine was ending.
     - `attempt`: the number of the try, 1 is the first.
     """
 

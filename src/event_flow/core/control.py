@@ -44,9 +44,10 @@ class HandlerControl:
         self._lane.pause()
 
     def resume(self) -> None:
-        """Give it events again: first those that it was paused with, by `on_failure`, as a new first attempt. Idempotent.
+        """Give it events again. Idempotent; raises what `pause()` does.
 
-        Raises what `pause()` does.
+        Those that it was paused with, by `on_failure`, come before what was queued later, in their key if there are keys. All
+        attempts are allowed to them once more, though `Batch.attempt` counts on.
         """
         self._require_running("resume")
         self._lane.resume()
