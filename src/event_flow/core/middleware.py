@@ -18,14 +18,16 @@ def chain(
     middleware: Sequence[Middleware], call: Callable[[Any], Awaitable[Any]], *, takes_batch: bool
 ) -> CallNext:
     """What to await with a batch so that it goes through all of them to `call`, which takes the batch or a list."""
-    following: CallNext = call if takes_batch else functools.partial(_call_with_list, call)
+    following: CallNext = functools.partial(_call_handler, call, takes_batch)
     for each in reversed(middleware):
         following = functools.partial(_call_through, interruptible(each), following)
     return following
 
 
-async def _call_with_list(call: Callable[[Any], Awaitable[Any]], batch: Batch[Any]) -> None:
-    await call(batch.events)
+async def _call_handler(call: Callable[[Any], Awaitable[Any]], takes_batch: bool, batch: Batch[Any]) -> None:
+    # A handler may count on one event at least, whatever was taken out on the way.
+    if batch.events:
+        await call(batch if takes_batch else batch.events)
 
 
 async def _call_through(middleware: Middleware, following: CallNext, batch: Batch[Any]) -> None:

@@ -166,8 +166,8 @@ class Registering(Lifecycle):
 
         `await call_next(batch)` goes on, to the handler in the end; what the handler raises comes out of it, and what leaves
         the middleware is what the attempt failed with. It may change `batch.events`, hand on a `Batch` of its own, or not go
-        on at all: then the events count as handled. A sync handler runs in its thread, middleware on the loop. The middleware
-        of an application comes inside of the engine's.
+        on at all: then the events count as handled. With a batch that has become empty the handler is not called. A sync
+        handler runs in its thread, middleware on the loop. The middleware of an application comes inside of the engine's.
 
         Raises `DeclarationError` for what is not async or cannot be called so, `EngineStateError` when the engine has been
         started.
