@@ -94,7 +94,8 @@ class BacklogExceeded(EventFlowError, RuntimeError):
         self.handler = handler
         self.limit = limit
 
-    __reduce__ = _past_init
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _past_init(self)
 
 
 class LaneFull(EventFlowError, RuntimeError):
@@ -108,7 +109,8 @@ class LaneFull(EventFlowError, RuntimeError):
         self.handler = handler
         self.limit = limit
 
-    __reduce__ = _past_init
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _past_init(self)
 
 
 class BatchFailed(EventFlowError, RuntimeError):
@@ -184,7 +186,8 @@ class HandlerTimeout(EventFlowError, TimeoutError):
         self.handler = handler
         self.timeout = timeout
 
-    __reduce__ = _past_init
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _past_init(self)
 
 
 class WrongThreadError(EventFlowError, RuntimeError):
@@ -207,7 +210,8 @@ class StartTimeout(EventFlowError, TimeoutError):
         self.hook = hook
         self.timeout = timeout
 
-    __reduce__ = _past_init
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _past_init(self)
 
 
 class ExitTimeout(EventFlowError, TimeoutError):
@@ -221,7 +225,8 @@ class ExitTimeout(EventFlowError, TimeoutError):
         self.hook = hook
         self.timeout = timeout
 
-    __reduce__ = _past_init
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _past_init(self)
 
 
 class BackendNotInstalled(EventFlowError, ImportError):
