@@ -658,3 +658,42 @@ async def test_a_request_that_was_granted_and_not_resumed_at_the_end_is_refused_
         calls.pop()()  # its turn comes too late
     assert (lane.reserved, lane.queued) == (0, 0)
     desk.bus.close()
+
+
+@pytest.mark.parametrize(
+    "options", [{"linger": 60, "max_batch": 2}, {"linger": 60, "max_batch": 2, "key": lambda _: 0}]
+)
+async def test_a_thread_publishes_to_a_handler_whose_batches_wait_for_company(
+    options: dict[str, Any],
+) -> None:
+    """*Regression*: what is called on the loop for a thread could not ask asyncio for the time."""
+    engine = AppEngine()
+    got: list[int] = []
+
+    @engine.on_event(Ping, **options)
+    async def collect(pings: list[Ping]) -> None:
+        got.extend(ping.data for ping in pings)
+
+    async with engine:
+        with foreign(publish, engine, "pub_events_from_thread", Ping(1), Ping(2)) as thread:
+            await thread.wait()
+        assert thread.error is None
+        await engine.wait_idle()
+    assert got == [1, 2]
+
+
+async def test_a_thread_publishes_to_a_handler_that_drops() -> None:
+    """*Regression*: likewise, to tell of it in the log at most once a minute."""
+    engine = AppEngine()
+    got: list[int] = []
+
+    @engine.on_event(Ping, queue_size=1, overflow="drop_oldest")
+    async def collect(pings: list[Ping]) -> None:
+        got.extend(ping.data for ping in pings)
+
+    async with engine:
+        with foreign(publish, engine, "pub_events_from_thread", Ping(1), Ping(2)) as thread:
+            await thread.wait()
+        assert thread.error is None
+        await engine.wait_idle()
+    assert got == [2]
