@@ -100,10 +100,11 @@ class ExceptionEvent(Event[BaseException]):
     async def redeliver(self) -> None:
         """Hand `events` to the handler that failed, and to no other, as a new delivery.
 
-        On the engine's loop, so from an async handler. Waits for room like `pub_event`, event by event; cancelled, an
-        unknown prefix was delivered. It does not count how often: who redelivers what always fails does so for ever.
-        Raises `EngineClosed` when the engine takes it no more (while it drains, only a handler may redeliver), and
-        `RuntimeError` if it was no handler that failed, or no engine published this event.
+        On the engine's loop, so from an async handler. Waits for room like `pub_event`, event by event, or raises `LaneFull`
+        where that does; then, and when cancelled, an unknown prefix was delivered. It does not count how often: who
+        redelivers what always fails does so for ever. Raises `EngineClosed` when the engine takes it no more (while it
+        drains, only a handler may redeliver), and `RuntimeError` if it was no handler that failed, or no engine published
+        this event.
         """
         if self._redeliver is None:
             raise RuntimeError(

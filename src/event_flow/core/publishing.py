@@ -43,7 +43,7 @@ class Publisher:
 
     @uninterrupted
     async def pub_event(self, event: Event[Any]) -> None:
-        """Hand an event to every handler of its class; wait while one of their lanes is full.
+        """Hand an event to every handler of its class; wait while one of their lanes is full, unless its `overflow` is another.
 
         All or nothing: when it is cancelled or raises, no handler gets the event. The events of one task reach a handler in
         the order in which they were published. Returning means accepted, not handled. While there is room it does not yield,
@@ -51,8 +51,9 @@ class Publisher:
         Before the handlers run it never waits: the event is kept.
 
         Raises `EngineClosed` from `stop()` on, but for handlers at work and ticks begun before until the drain ends;
-        `BacklogExceeded` beyond `max_backlog`, `WrongThreadError` (a `RuntimeError`) outside the loop's thread, and
-        `TypeError` for anything but an instance of `Event`.
+        `LaneFull` where a handler with `overflow="error"` is full, `BacklogExceeded` beyond `max_backlog`,
+        `WrongThreadError` (a `RuntimeError`) outside the loop's thread, and `TypeError` for anything but an instance of
+        `Event`.
         """
         if get_ident() == self._thread:
             try:
