@@ -11,10 +11,12 @@ import pytest
 from event_flow import (
     AppEngine,
     Application,
+    Batch,
     EngineState,
     EngineStatistics,
     Event,
     HandlerStatistics,
+    Retry,
     ScheduleStatistics,
     ShutdownReport,
     schedule,
@@ -119,6 +121,55 @@ async def test_what_goes_over_the_limit_is_counted() -> None:
         assert numbers(engine.statistics()) == {
             "accepted": 6, "handled": 6, "batches": 2, "largest_batch": 5, "over_limit": 3,
         }  # fmt: skip
+
+
+async def test_what_the_options_of_handlers_do_is_in_the_numbers() -> None:
+    engine = AppEngine(max_batch=1)
+    attempts: list[int] = []
+    given_up = anyio.Event()
+
+    @engine.on_event(Ping, retry=Retry(on=OSError, wait_initial=0, wait_max=0))
+    async def tries(batch: Batch[Ping]) -> None:
+        attempts.append(batch.attempt)
+        if batch.attempt < 3:
+            raise OSError
+        given_up.set()
+        raise ValueError
+
+    @engine.on_event(Pong, overflow="drop_newest", queue_size=2)
+    async def full(events: list[Pong]) -> None: ...
+
+    engine.add_filter(lambda event: None if event.data == 0 else event)
+    async with engine:
+        engine.handlers["engine.full"].pause()
+        await engine.pub_events([Ping(0), Ping(1), *map(Pong, range(6))])
+        await given_up.wait()
+        await anyio.wait_all_tasks_blocked()
+        statistics = engine.statistics()
+        assert {name: numbers(each) for name, each in statistics.handlers.items()} == {
+            "engine.tries": {
+                "accepted": 1, "failed": 1, "batches": 3, "largest_batch": 1, "retried": 2,
+            },
+            "engine.full": {"accepted": 5, "queued": 2, "dropped": 3},
+        }  # fmt: skip
+        assert [each.paused for each in statistics.handlers.values()] == [False, True]
+        assert (statistics.filtered, statistics.unhandled, statistics.retried, statistics.dropped) == (
+            2,
+            0,
+            2,
+            3,
+        )
+        engine.handlers["engine.full"].resume()
+    assert attempts == [1, 2, 3]
+    report = engine.report
+    assert report is not None
+    assert (report.accepted, report.handled, report.failed, report.dropped) == (6, 2, 1, 3)
+    assert str(report).splitlines() == [
+        "6 deliveries: 2 handled, 1 failed, 3 dropped, 0 abandoned",
+        "  2 events that a filter dropped",
+    ]
+    async with engine:
+        assert engine.statistics().filtered == 0
 
 
 async def test_statistics_are_a_frozen_picture_of_one_moment() -> None:

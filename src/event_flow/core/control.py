@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from event_flow.core.bus import Bus
-from event_flow.core.exception import EngineStateError
+from event_flow.core.exception import EngineStateError, WrongThreadError
 from event_flow.core.lane import Lane
 from event_flow.core.state import EngineState
 
@@ -63,7 +64,12 @@ class HandlerControl:
             raise EngineStateError(
                 f"{what}() is not possible any more: the run of the engine that {self.name} was in has ended"
             )
-        self._bus.require_loop_thread()
+        if self._bus.thread != get_ident():
+            # Not what the bus says: that tells how to publish from there.
+            raise WrongThreadError(
+                f"{what}() is possible only in the thread that the engine runs in, so in async code: "
+                "from a sync handler, publish an event to an async one"
+            )
 
     def __repr__(self) -> str:
         return f"<HandlerControl {self.name}{', paused' if self.is_paused else ''}>"
