@@ -241,7 +241,7 @@ async def test_a_handler_of_failures_may_have_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("action", ["discard", "dead_letter", "stop"])
-async def test_what_a_handler_of_failures_fails_with_is_no_further_event(action: str) -> None:
+async def test_what_a_handler_of_failures_fails_with_is_no_further_event(action: Any) -> None:
     engine = AppEngine([Fails()])
     heard = 0
 
