@@ -246,11 +246,11 @@ def test_a_readme_without_its_comments_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts", "peers_too", "curves_too"),
     [
-        ("", 6, False, False),
+        ("", 7, False, False),
         ("one ten", 2, False, False),
         ("--peers", 0, True, False),
         ("--peers --curves --write-docs", 0, True, True),
-        ("--write-docs", 6, True, True),
+        ("--write-docs", 7, True, True),
     ],
 )
 def test_what_is_measured_is_what_was_asked_for(
