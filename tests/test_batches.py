@@ -9,7 +9,7 @@ import anyio
 import pytest
 from calls import Call, Calls, Item, account
 
-from event_flow import AppEngine, Application, Batch, Event, ExceptionEvent, Rate, on_event
+from event_flow import AppEngine, Application, Batch, Event, ExceptionEvent, on_event
 
 # Seconds that no test waits for: whatever comes before them came for another reason.
 HOUR = 3600.0
@@ -195,62 +195,47 @@ async def test_without_linger_a_free_handler_takes_what_there_is() -> None:
 # These would last an hour, on any backend, if it were the time that ended them.
 
 
-@pytest.mark.parametrize("one_by_one", [False, True], ids=["pub_events", "pub_event"])
+async def publish(engine: AppEngine, *data: Any, one_by_one: bool) -> None:
+    """The first is there, and lingers, before the others come."""
+    await engine.pub_event(Item(data[0]))
+    await anyio.wait_all_tasks_blocked()
+    if one_by_one:
+        for each in data[1:]:
+            await engine.pub_event(Item(each))
+    else:
+        await engine.pub_events(items(*data[1:]))
+
+
+both_ways = pytest.mark.parametrize("one_by_one", [False, True], ids=["pub_events", "pub_event"])
+
+
+@both_ways
 async def test_a_full_batch_lingers_no_more(one_by_one: bool) -> None:
     calls = Calls()
     engine = AppEngine()
     engine.register_handler(Item, calls.handle_batch, linger=HOUR, max_batch=3)
     async with engine:
-        if one_by_one:
-            for number in range(6):
-                await engine.pub_event(Item(number))
-        else:
-            await engine.pub_events(items(*range(6)))
-        await engine.wait_idle()
-        assert calls.data == [[0, 1, 2], [3, 4, 5]]
-    assert calls.closed_by == ["size", "size"]
+        for data in ([0, 1, 2], [3, 4, 5]):
+            await publish(engine, *data, one_by_one=one_by_one)
+            await engine.wait_idle()
+            assert calls.data[-1] == data
+        await engine.pub_event(Item(6))
+        await anyio.wait_all_tasks_blocked()
+        assert len(calls.data) == 2
+    assert calls.closed_by == ["size", "size", "drain"]
 
 
-@pytest.mark.virtual_clock
-@pytest.mark.parametrize("key", [None, lambda event: "the only one"], ids=["no key", "key"])
-@pytest.mark.parametrize("one_by_one", [False, True], ids=["pub_events", "pub_event"])
-async def test_a_batch_that_holds_as_much_as_the_burst_of_its_rate_lingers_no_more(
-    one_by_one: bool, key: Any
-) -> None:
-    """*Regression*: it waited on for company that it could never take with it."""
-    calls = Calls()
-    engine = AppEngine()
-    engine.register_handler(Item, calls.handle_batch, linger=HOUR, rate=Rate(1, burst=3), key=key)
-    async with engine:
-        if one_by_one:
-            for number in range(4):
-                await engine.pub_event(Item(number))
-        else:
-            await engine.pub_events(items(*range(4)))
-        await anyio.sleep(HOUR / 2)
-        assert calls.data == [[0, 1, 2]]
-        await engine.pub_event(Item(4))
-        await engine.wait_idle()
-    assert calls.data == [[0, 1, 2], [3, 4]]
-    assert calls.times == [0.0, HOUR]
-    assert calls.closed_by == ["size", "linger"]
-
-
+@both_ways
 @pytest.mark.parametrize("queue_size", [1, 3])
-@pytest.mark.parametrize("one_by_one", [False, True], ids=["pub_events", "pub_event"])
 async def test_a_batch_does_not_linger_in_a_full_lane(queue_size: int, one_by_one: bool) -> None:
     """There is no room for company."""
     calls = Calls()
     engine = AppEngine()
     engine.register_handler(Item, calls.handle_batch, linger=HOUR, queue_size=queue_size)
     async with engine:
-        if one_by_one:
-            for number in range(queue_size):
-                await engine.pub_event(Item(number))
-        else:
-            await engine.pub_events(items(*range(queue_size)))
+        await publish(engine, *range(queue_size), one_by_one=one_by_one)
         await engine.wait_idle()
-    assert calls.data == [list(range(queue_size))]
+        assert calls.data == [list(range(queue_size))]
     assert calls.closed_by == ["size"]
 
 

@@ -12,7 +12,7 @@ from anyio import CancelScope
 from anyio.lowlevel import checkpoint
 from calls import Calls, Item, account
 
-from event_flow import AppEngine, Event, ExceptionEvent
+from event_flow import AppEngine, Application, Event, ExceptionEvent
 
 
 class Other(Event[int]):
@@ -274,6 +274,25 @@ async def test_a_hard_stop_cancels_every_call_and_abandons_all_of_it(ending: str
                 scope.cancel()
     assert sorted(call.data for call in calls.cancelled) == [[0], [1], [2]]
     assert account(engine.report) == {"abandoned": 5}
+
+
+async def test_all_calls_are_cancelled_before_the_first_exit_hook() -> None:
+    calls = Calls(held=True)
+
+    class Last(Application):
+        at_work: int | None = None
+
+        async def exit(self) -> None:
+            await anyio.wait_all_tasks_blocked()
+            self.at_work = len(calls.at_work)
+
+    app = Last()
+    engine = AppEngine([app], max_batch=1, grace_period=0)
+    engine.register_handler(Item, calls.handle, concurrency=3)
+    async with engine:
+        await begin(engine, *range(4))
+        assert len(calls.at_work) == 3
+    assert app.at_work == 0
 
 
 @pytest.mark.virtual_clock

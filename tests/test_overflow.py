@@ -46,6 +46,21 @@ async def test_drop_oldest_drops_across_batches(options: dict[str, Any]) -> None
     assert handled == [7, 8, 9, 10, 11]
 
 
+async def test_a_batch_that_drops_have_shortened_was_closed_by_its_size() -> None:
+    """It was full, and others came behind it."""
+    calls = Calls(held=True)
+    engine = AppEngine()
+    engine.register_handler(Item, calls.handle_batch, overflow="drop_oldest", queue_size=4, max_batch=3)
+    async with engine:
+        await engine.pub_event(Item("first"))
+        await anyio.wait_all_tasks_blocked()
+        await engine.pub_events(items(*range(6)))
+        calls.open()
+        await engine.wait_idle()
+    assert calls.data == [["first"], [2], [3, 4, 5]]
+    assert calls.closed_by == ["idle", "size", "size"]
+
+
 async def test_latest_keeps_the_newest_of_each_key_in_its_place() -> None:
     calls = Calls(held=True)
     async with busy(

@@ -65,6 +65,17 @@ async def test_a_burst_goes_in_at_once_and_in_one_batch() -> None:
     assert entries(calls) == [(0, 3), (1, 1), (2, 1), (100, 3), (101, 1), (102, 1)]
 
 
+async def test_a_batch_that_the_rate_has_divided_was_closed_by_its_size() -> None:
+    calls = Calls()
+    engine = AppEngine()
+    engine.register_handler(Item, calls.handle_batch, rate=Rate(1, burst=2))
+    async with engine:
+        await engine.pub_events(items(*range(5)))
+        await engine.wait_idle()
+    assert calls.data == [[0, 1], [2], [3], [4]]
+    assert calls.closed_by == ["size", "size", "size", "idle"]
+
+
 async def test_max_batch_holds_within_a_burst() -> None:
     calls = Calls()
     engine = AppEngine()
