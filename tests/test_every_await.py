@@ -15,9 +15,11 @@ import pytest
 from parsing import parsed
 from steps import PACKAGE, Await, Program, awaits_reached
 from test_cancellation import Again, Desk, Inside, Left, Lot, Many, Right
+from test_cancelled_attempts import TRIED, TRIED_LATER, itself_cancelled
 from test_cancelled_failures import CutShort, Failing
 from test_cancelled_publishers import Publishing
 from test_cancelled_runs import Life
+from test_cancelled_threads import Overdue
 
 from event_flow.testing.clock import virtual_clock
 
@@ -51,9 +53,11 @@ NOT_ON_ASYNCIO = {
 BY_CHANCE = {("supervision.py", "await outlive_cancellation(checkpoint)")}
 OWN_TASK = "user code has cancelled its own task, as only asyncio's can"
 NOT_ON_TRIO = {
+    ("attempts.py", "await self._error(delivery.events, exc)"): OWN_TASK,
     ("background.py", "await self.failures.forget_cancellation()"): OWN_TASK,
     ("background.py", "await self.failures.examine(exc, self.name)"): OWN_TASK,
-    ("delivery.py", "await self.failures.examine(exc, lane.name)"): OWN_TASK,
+    ("delivery.py", "await self._error(batch, exc)"): OWN_TASK,
+    ("delivery.py", "await self.failures.examine(exc, self.lane.name)"): OWN_TASK,
     ("failure.py", "await self.forget_cancellation()"): OWN_TASK,
     ("failure.py", "await checkpoint()"): OWN_TASK,
     ("hooks.py", "await self.run.failures.forget_cancellation()"): OWN_TASK,
@@ -83,11 +87,14 @@ def programs(*, trio: bool) -> Iterable[Make]:
         for place in ("before_start", "handler", "schedule", "task", "exit"):
             for what in ("cancels itself", "cancels itself and fails"):
                 yield functools.partial(Failing, place, what)
+        yield itself_cancelled
+    yield from (*TRIED.values(), Overdue)
 
 
 def programs_that_time_out() -> Iterable[Make]:
     yield functools.partial(CutShort, "before_start", stops=False)
     yield functools.partial(CutShort, "exit", stops=False)
+    yield from TRIED_LATER.values()
 
 
 async def reach(make_all: Callable[[], Iterable[Make]]) -> set[Await]:
