@@ -34,6 +34,11 @@ class Options:
     workers: int
 
     @property
+    def full(self) -> int:
+        """Events that a batch waits for at most: more than a burst never go in at once."""
+        return self.max_batch if self.rate is None else min(self.max_batch, self.rate.burst)
+
+    @property
     def drops(self) -> bool:
         return self.overflow not in ("wait", "error")
 
@@ -153,7 +158,7 @@ class LaneModel:
 
     def closed_by(self, line: Line, length: int, *, is_cut: bool) -> str:
         """To be asked before it is taken."""
-        if is_cut or length >= self.options.max_batch:
+        if is_cut or length >= self.options.full:
             return "size"
         if self.is_draining:
             return "drain"
@@ -192,9 +197,8 @@ class GateModel(LaneModel):
         return True
 
     def _forget_if_empty(self) -> None:
-        if not self.line.batches[0]:
-            if self.line.batches.pop(0) is self.open:
-                self.open = None
+        if not self.line.batches[0] and self.line.batches.pop(0) is self.open:
+            self.open = None
 
     @property
     def first(self) -> Returned | None:
@@ -215,7 +219,7 @@ class GateModel(LaneModel):
     def _due_untried(self, now: float) -> float:
         if not self.line.batches:
             return math.inf
-        only = self.line.batches == [self.open] and len(self.line.batches[0]) < self.options.max_batch
+        only = self.line.batches == [self.open] and len(self.line.batches[0]) < self.options.full
         waits = only and self.options.linger and not self.is_pressed
         return self.metered(now, self.line.opened_at + self.options.linger if waits else -math.inf, 1)
 
@@ -272,7 +276,7 @@ class KeyedModel(LaneModel):
         self.arrivals.append((event, line))
         if line.batches:
             line.batches[0].append(event)
-            if not (line.at_work or line.returned) and len(line.untried) >= self.options.max_batch:
+            if not (line.at_work or line.returned) and len(line.untried) >= self.options.full:
                 self._make_ready(line, "size")
         else:
             line.batches.append([event])
@@ -301,7 +305,7 @@ class KeyedModel(LaneModel):
     def _waits_until(self, line: Line) -> float:
         if line.returned:
             return line.returned[0].due
-        if self.options.linger and len(line.untried) < self.options.max_batch:
+        if self.options.linger and len(line.untried) < self.options.full:
             return line.opened_at + self.options.linger
         return -math.inf
 

@@ -110,7 +110,7 @@ class AttemptWorker(Worker):
             # Not before: until here all of it runs.
             lane.failed += verdict.failed
             lane.handled += len(delivery) - verdict.failed - sum(map(len, verdict.again))
-            for following in verdict.again:
+            for following in reversed(verdict.again):
                 self.gated.put_back(following)
 
     def _tell(self, verdict: Verdict, delivery: Delivery) -> None:

@@ -8,8 +8,8 @@ full, a publish waits for it, the engine drains. So no timer runs for an event t
 from __future__ import annotations
 
 import math
+from bisect import insort_left
 from collections.abc import Callable, Hashable
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from anyio import current_time
@@ -34,7 +34,6 @@ class Delivery:
         "events",
         "is_alone",
         "key",
-        "number",
         "place",
         "tried",
     )
@@ -49,7 +48,6 @@ class Delivery:
         self.began: float | None = None  # when the first attempt that counts did
         self.due: float = -math.inf  # when the next one may
         self.is_alone: bool = False  # the one event of a batch that was given up, in its last attempt
-        self.number: int = 0  # its place among those that were put back: that of the delivery it is a part of
 
     def __len__(self) -> int:
         return len(self.events)
@@ -59,7 +57,7 @@ class Delivery:
         following = Delivery(events, self.key, self.closed_by, self.place)
         following.attempt = self.attempt + 1
         following.tried, following.began = self.tried, self.began
-        following.due, following.is_alone, following.number = due, self.is_alone, self.number
+        following.due, following.is_alone = due, self.is_alone
         return following
 
     def anew(self, events: Events) -> Delivery:
@@ -76,35 +74,35 @@ class Delivery:
 
 
 class Returned:
-    """Deliveries that were put back. `in_order` the one that was taken first comes first, and the others wait until it is due.
+    """Deliveries that were put back, the one put back last in front; unless it is `in_order`, the one that is due first.
 
-    Else it is the one that is due first. What remains of one delivery comes in the order in which it was put back.
+    What is put back `in_order` is what was at work, or parts of it, and all else that is here came after that. Of several
+    parts the first is put back last.
     """
 
-    __slots__ = ("_heap", "_in_order", "_number", "events")
+    __slots__ = ("_in_order", "_waiting", "events")
 
     def __init__(self, *, in_order: bool) -> None:
         self._in_order = in_order
-        self._heap: list[tuple[float, int, int, Delivery]] = []
-        self._number = 0
+        self._waiting: list[Delivery] = []
         self.events: int = 0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._waiting)
 
     @property
     def first(self) -> Delivery:
-        return self._heap[0][-1]
+        return self._waiting[0]
 
     def push(self, delivery: Delivery) -> None:
-        self._number += 1
-        delivery.number = delivery.number or self._number
         self.events += len(delivery)
-        first = -math.inf if self._in_order else delivery.due
-        heappush(self._heap, (first, delivery.number, self._number, delivery))
+        if self._in_order:
+            self._waiting.insert(0, delivery)
+        else:
+            insort_left(self._waiting, delivery, key=lambda waiting: waiting.due)
 
     def pop(self) -> Delivery:
-        delivery = heappop(self._heap)[-1]
+        delivery = self._waiting.pop(0)
         self.events -= len(delivery)
         return delivery
 
@@ -115,7 +113,7 @@ class GatedLane(Lane):
     With `in_order` nothing else is taken until it is: for a lane with one worker.
     """
 
-    __slots__ = ("clock", "in_order", "linger", "meter", "opened_at", "returned")
+    __slots__ = ("clock", "full", "in_order", "linger", "meter", "opened_at", "returned")
 
     def __init__(
         self,
@@ -130,12 +128,12 @@ class GatedLane(Lane):
         in_order: bool = True,
         clock: Callable[[], float] = current_time,
     ) -> None:
-        if rate is not None:
-            max_batch = min(max_batch, rate.burst)  # never more at once
         super().__init__(name, app, queue_size=queue_size, max_batch=max_batch, overflow=overflow)
         self.clock: Callable[[], float] = clock  # seconds, of the running loop
         self.linger: float = linger
         self.meter: Meter | None = None if rate is None else Meter(rate)
+        # Events that a batch waits for at most. Batches are not cut there: if fewer may go in, the rest is to have company.
+        self.full: int = max_batch if rate is None else min(max_batch, rate.burst)
         self.in_order: bool = in_order
         self.opened_at: float = -math.inf  # when the first event of the open batch came, if batches linger
         self.returned: Returned = Returned(in_order=in_order)
@@ -154,7 +152,8 @@ class GatedLane(Lane):
         """As for any lane. But what fills a batch that lingers, or the lane, is looked at: it ends the wait."""
         room = super().renew()
         if self.linger and self.allowance:
-            self.allowance = min(self.allowance, self.max_batch - 1, self.mark + room - 1)
+            last = self.full if self.mark < self.full else self.max_batch
+            self.allowance = min(self.allowance, last - 1, self.mark + room - 1)
         return room
 
     def put_back(self, delivery: Delivery) -> None:
@@ -214,7 +213,7 @@ class GatedLane(Lane):
         untried = self.queued - self.returned.events
         if not untried:
             return math.inf
-        may_grow = untried == len(self.open) < self.max_batch and not self.is_pressed
+        may_grow = untried == len(self.open) < self.full and not self.is_pressed
         return self.metered(now, self.opened_at + self.linger if may_grow else -math.inf, 1)
 
     @property
@@ -229,7 +228,7 @@ class GatedLane(Lane):
         is_cut = self.queued - self.returned.events > len(self.open)
         closed_by = self.closed_by
         events = self.take(self.most(now))
-        if is_cut or self.head is not None or len(events) >= self.max_batch:
+        if is_cut or self.head is not None or len(events) >= self.full:
             closed_by = "size"
         if self.meter is not None:
             self.meter.take(now, len(events))

@@ -111,7 +111,7 @@ class KeyedLane(GatedLane):
                     self._line_up(queue)
                 else:
                     self._ready[queue] = None
-        elif queue in self._lingering and len(queue.events) >= self.max_batch:
+        elif queue in self._lingering and len(queue.events) >= self.full:
             self._make_ready(queue)
         self.stir()
 
@@ -141,7 +141,7 @@ class KeyedLane(GatedLane):
         due = -math.inf
         if queue.returned:
             due = queue.returned.first.due
-        elif self.linger and len(queue.events) < self.max_batch:
+        elif self.linger and len(queue.events) < self.full:
             due = queue.opened_at + self.linger
             self._lingering[queue] = None
         if due == -math.inf:
@@ -196,7 +196,7 @@ class KeyedLane(GatedLane):
         if closed_by == "linger":
             closed_by = queue.closed_by
         length = min(len(queue.events), self.most(now))
-        if length >= self.max_batch or length < len(queue.events):
+        if length >= self.full or length < len(queue.events):
             closed_by = "size"
         events, queue.events = queue.events[:length], queue.events[length:]
         if self.drops:
