@@ -6,9 +6,10 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import CancelScope
 from test_filters import WAYS, Desk, Ping, Pong, publish, replace
 
-from event_flow import AppEngine, Application, Event, ExceptionEvent, LaneFull
+from event_flow import AppEngine, Application, EngineClosed, Event, ExceptionEvent, LaneFull, on_event
 
 
 class Refused(Exception):
@@ -171,3 +172,62 @@ async def test_what_is_redelivered_is_not_filtered_again() -> None:
         await engine.wait_idle()
     assert got == [event, event]
     assert [type(each) for each in shown] == [Ping, ExceptionEvent]
+
+
+# -- what is refused, and other tasks' turns -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_an_ended_engine_refuses_no_filter_is_shown(way: str) -> None:
+    """*Regression*: a publish to an engine that had ended was no error if a filter dropped it, and was counted."""
+    shown: list[Event[Any]] = []
+    desk = Desk(shown.append)
+    async with desk.engine:
+        pass
+    with pytest.raises(EngineClosed):
+        await publish(desk.engine, way, [Ping(1)])
+    assert (shown, desk.engine.statistics().filtered) == ([], 0)
+
+
+@pytest.mark.parametrize("way", ["pub_event", "pub_events"])
+async def test_a_publisher_of_what_is_dropped_gives_others_a_turn(way: str) -> None:
+    """*Regression*: it went on without a checkpoint, for as long as all was dropped."""
+    desk = Desk(lambda event: None)
+    async with desk.engine:
+        with CancelScope() as scope:
+            scope.cancel()
+            await publish(desk.engine, way, [Ping(number) for number in range(3000)])
+        assert scope.cancelled_caught
+        assert desk.engine.statistics().filtered <= 1001
+
+
+@pytest.mark.parametrize("is_thread", [True, False])
+async def test_one_may_end_the_engine_like_any_code(is_thread: bool) -> None:
+    """*Regression*: for what a thread published it is called on the loop, which it broke, and with it everything."""
+
+    def exit_at_three(event: Event[Any]) -> Event[Any]:
+        if event.data == 3:
+            raise SystemExit(3)
+        return event
+
+    class Inside(Application):
+        @on_event(Pong)
+        async def publish(self, events: list[Pong]) -> None:
+            if not is_thread:
+                await self.engine.pub_event(Ping(3))
+
+        @on_event(Pong)
+        def publish_from_thread(self, events: list[Pong]) -> None:
+            if is_thread:
+                self.engine.pub_event_from_thread(Ping(3))
+
+        async def exit(self) -> None:
+            ended.append("exit")
+
+    ended: list[str] = []
+    engine = AppEngine([Inside()])
+    engine.add_filter(exit_at_three)
+    await engine.pub_event(Pong(1))
+    with pytest.raises(SystemExit):
+        await engine.run()
+    assert ended == ["exit"]

@@ -70,19 +70,19 @@ class Bus:
         """Deliver one event to `lanes`, by default those of its class, waiting for room."""
         require_event(event)
         self.require_loop_thread()
+        kept: Event[Any] | None = event
         if lanes is None:
             if self.filters:
-                kept = self.filtered(event)
-                if kept is None:
-                    return
-                event = kept
-            lanes = self.router.lanes_for(type(event))
+                kept = self.filtered(event, current_origin.get())
+            lanes = () if kept is None else self.router.lanes_for(type(kept))
         self._see(lanes)
         if self._unyielded >= YIELD_AFTER:
             # Before it looks for room: a publish cancelled here has delivered nothing.
             self._unyielded = 0
             await checkpoint()
-        waiter = self.admit(event, current_origin.get(), lanes)
+        if kept is None:
+            return
+        waiter = self.admit(kept, current_origin.get(), lanes)
         if waiter is not None:
             ready = anyio.Event()
             waiter.notify = ready.set
@@ -103,7 +103,7 @@ class Bus:
         require_event(event)
         self.require_loop_thread()
         if self.filters:
-            kept = self.filtered(event)
+            kept = self.filtered(event, current_origin.get())
             if kept is None:
                 return
             event = kept
@@ -117,12 +117,18 @@ class Bus:
             for lane in lanes:
                 lane.allowance = 0  # this cannot give others a turn: the next publish that can is to look
 
-    def filtered(self, event: Event[Any]) -> Event[Any] | None:
-        """What the filters make of an event that is published; None if one drops it. Raises what a filter raises."""
+    def filtered(self, event: Event[Any], origin: Origin | None) -> Event[Any] | None:
+        """What the filters make of an event that is published; None if one drops it.
+
+        Raises `EngineClosed`, before a filter is asked, and what a filter raises.
+        """
+        if self.filters and self.state not in KEPT_STATES:
+            self._require_open(origin)
         for accept in self.filters:
             kept = accept(event)
             if kept is None:
                 self.filtered_out += 1
+                self._unyielded += 1
                 return None
             if not isinstance(kept, Event):
                 raise TypeError(

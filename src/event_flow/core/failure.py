@@ -20,6 +20,7 @@ from event_flow.core.bus import Bus
 from event_flow.core.event import Event, ExceptionEvent, Redeliver
 from event_flow.core.exception import BacklogExceeded, EngineClosed, LaneFull
 from event_flow.core.options import OnError
+from event_flow.core.origin import current_origin
 from event_flow.core.outcome import is_cancelled_by_scope, what_happened
 from event_flow.core.wording import counted, safe_repr
 
@@ -187,7 +188,9 @@ class Failures:
             redeliver=redeliver,
         )
         try:
-            accepted = self.bus.filtered(event)
+            accepted = self.bus.filtered(event, current_origin.get())
+        except EngineClosed:
+            accepted = event  # to publish it says so
         except Exception as exc:  # noqa: BLE001 - a filter of the user's, and nobody else to tell
             logger.bind(app=app, handler=name, events=len(ordinary)).opt(exception=exc).error(
                 "The ExceptionEvent of {} was not published: a filter failed with {}", name, safe_repr(exc)

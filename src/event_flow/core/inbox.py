@@ -99,7 +99,7 @@ class Inbox:
                 raise _closed()
             if self._wake is None:
                 for event in request.events:
-                    kept = self._bus.filtered(event)
+                    kept = self._bus.filtered(event, request.origin)
                     if kept is not None:
                         self._bus.keep(kept)
                 return False
@@ -140,7 +140,7 @@ class Inbox:
         """Publish as much of a request as there is room for."""
         try:
             while request.next < len(request.events):
-                event = self._bus.filtered(request.events[request.next])
+                event = self._bus.filtered(request.events[request.next], request.origin)
                 if event is not None:
                     request.waiter = self._bus.admit(event, request.origin)
                 if request.waiter is not None:
@@ -148,7 +148,7 @@ class Inbox:
                     self._lend_place(request)
                     return
                 request.next += 1
-        except Exception as exc:  # noqa: BLE001 - the thread raises it
+        except BaseException as exc:  # noqa: BLE001 - the thread raises it; out of a filter it may be anything
             self._answer(request, exc)
         else:
             self._answer(request, None)
@@ -170,7 +170,7 @@ class Inbox:
             request.next += 1
             self._advance(request)
 
-    def _answer(self, request: Request, error: Exception | None) -> None:
+    def _answer(self, request: Request, error: BaseException | None) -> None:
         self._unanswered.discard(request)
         if error is None:
             request.answer.set_result(None)
