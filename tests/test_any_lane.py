@@ -49,11 +49,10 @@ class Sleep:
 class Call:
     """A delivery at work."""
 
-    def __init__(self, delivery: Delivery, events: Events, line: Line, order: int | None) -> None:
+    def __init__(self, delivery: Delivery, events: Events, line: Line) -> None:
         self.delivery = delivery
         self.events = events
         self.line = line
-        self.order = order  # among those that were put back, if it was
 
 
 options = st.builds(
@@ -194,23 +193,23 @@ class AnyLane(RuleBasedStateMachine):
             f"{delivery.key} is not the first to be ready",
         )
         (chosen,) = (each for each in expected if each.line.key == delivery.key)
-        events, order = self._taken(chosen, delivery)
+        events = self._taken(chosen, delivery)
         keep(1, _same(delivery.events, events), f"got {delivery.events} instead of {events}")
         self.model.rate.taken.append((now, len(events)))
-        self.calls.append(Call(delivery, events, chosen.line, order))
+        self.calls.append(Call(delivery, events, chosen.line))
         self.model.begin(chosen.line)
 
-    def _taken(self, chosen: Expected, delivery: Delivery) -> tuple[Events, int | None]:
+    def _taken(self, chosen: Expected, delivery: Delivery) -> Events:
         if chosen.returned is not None:
             assert delivery is chosen.returned.delivery
             chosen.line.returned.remove(chosen.returned)
-            return chosen.returned.events, chosen.returned.order
+            return chosen.returned.events
         keep(2, len(delivery) in chosen.lengths, f"{len(delivery)} events, and may be {chosen.lengths}")
         assert len(delivery) > 0
         events, closed_by = self.model.take_untried(chosen.line, len(delivery))
         assert delivery.closed_by == closed_by
         assert (delivery.attempt, delivery.due) == (1, -math.inf)
-        return events, None
+        return events
 
     @precondition(lambda self: self.calls)
     @rule(
@@ -226,20 +225,19 @@ class AnyLane(RuleBasedStateMachine):
         events = call.events[len(call.events) - failed :]
         self.done += len(call.events) - failed
         if events and fate == "alone":
-            for event in events:
-                self._put_back(call, call.delivery.alone(event), None)
+            for event in reversed(events):
+                self._put_back(call, call.delivery.alone(event))
         elif events and fate == "anew":
             self._pause()
-            self._put_back(call, call.delivery.anew(events), call.order)
+            self._put_back(call, call.delivery.anew(events))
         elif events:
-            self._put_back(call, call.delivery.again(events, due=Clock.now + wait), call.order)
+            self._put_back(call, call.delivery.again(events, due=Clock.now + wait))
         self._release(call)
 
-    def _put_back(self, call: Call, delivery: Delivery, order: int | None) -> None:
-        if order is None:
-            self.order = order = self.order + 1
+    def _put_back(self, call: Call, delivery: Delivery) -> None:
+        self.order -= 1  # in front
         if not self.is_closed:
-            call.line.returned.append(Returned(delivery, delivery.events[:], order))
+            call.line.returned.append(Returned(delivery, delivery.events[:], self.order))
         self.lane.put_back(delivery)
 
     def _release(self, call: Call) -> None:

@@ -107,8 +107,8 @@ def test_what_one_worker_put_back_stays_in_order_whenever_it_is_due(time: Time) 
     put(lane, 0, 1)
     first = time.take(lane)
     time.end(lane, first)
-    lane.put_back(first.again(first.events[:1], due=time.now + 1))
     lane.put_back(first.anew(first.events[1:]))
+    lane.put_back(first.again(first.events[:1], due=time.now + 1))
     assert lane.due(time.now) == time.now + 1
     time.now += 1
     assert [data(time.take(lane)), data(time.take(lane))] == [[0], [1]]
@@ -119,8 +119,8 @@ def test_what_a_key_put_back_stays_in_order_whenever_it_is_due(time: Time) -> No
     lane = time.keyed()
     put(lane, "a0", "a1")
     first = time.take(lane)
-    lane.put_back(first.again(first.events[:1], due=time.now + 1))
     lane.put_back(first.anew(first.events[1:]))
+    lane.put_back(first.again(first.events[:1], due=time.now + 1))
     time.end(lane, first)
     assert lane.due(time.now) == time.now + 1
     time.now += 1

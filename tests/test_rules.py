@@ -300,19 +300,20 @@ def test_an_isolated_event_that_is_kept_has_all_its_attempts_anew() -> None:
 # -- what was put back -----------------------------------------------------------------------------------------------
 
 
-def test_parts_of_one_delivery_that_are_due_at_once_come_in_their_order() -> None:
+@pytest.mark.parametrize("in_order", [True, False])
+def test_of_parts_that_are_due_at_once_the_last_that_is_put_back_comes_first(in_order: bool) -> None:
     """*Regression*: two parts of a delivery that had been put back before were compared, which deliveries cannot be."""
-    returned = Returned(in_order=False)
+    returned = Returned(in_order=in_order)
     returned.push(delivery())
     whole = returned.pop()
-    returned.push(whole.again([ONE], due=1.0))
     returned.push(whole.again([TWO], due=1.0))
+    returned.push(whole.again([ONE], due=1.0))
     assert [returned.pop().events for _ in range(2)] == [[ONE], [TWO]]
 
 
 def test_in_order_an_earlier_event_that_waits_comes_first() -> None:
     returned = Returned(in_order=True)
-    for event in (ONE, TWO):
+    for event in (TWO, ONE):
         returned.push(delivery(event))
     first = returned.pop()
     returned.push(first.again([ONE], due=9.0))
