@@ -113,6 +113,36 @@ async def test_several_errors_become_one_dead_letter_that_tells_them_apart() -> 
     assert [event.data for event in letter.events] == [1, 3]
 
 
+@pytest.mark.parametrize("options", [{}, {"retry": Retry(on=KeyError)}], ids=["plain", "with options"])
+async def test_a_task_group_may_say_it_too(options: dict[str, Any]) -> None:
+    """anyio and Trio raise a group, also of one error."""
+    engine = AppEngine()
+    dead: list[ExceptionEvent] = []
+
+    @engine.on_event(Ping, **options)
+    async def work(events: list[Ping]) -> None:
+        async def one(event: Ping) -> None:
+            if event.data != 2:
+                raise BatchFailed({event: ValueError(event.data)})
+
+        async with anyio.create_task_group() as group:
+            for event in events:
+                group.start_soon(one, event)
+
+    @engine.on_event(ExceptionEvent)
+    async def keep(failures: list[ExceptionEvent]) -> None:
+        dead.extend(failures)
+
+    await engine.pub_events(map(Ping, (1, 2, 3)))
+    async with engine:
+        await engine.wait_idle()
+    (letter,) = dead
+    assert isinstance(letter.data, BatchFailed)
+    assert [(event.data, str(error)) for event, error in letter.data.failures] == [(1, "1"), (3, "3")]
+    assert engine.report is not None
+    assert (engine.report.failed, engine.report.handled) == (2, 2)
+
+
 async def test_only_what_failed_is_tried_again() -> None:
     desk = Desk(fail(2), retry=Retry(on=ValueError, attempts=3, **AT_ONCE))
     await desk.run(1, 2, 3)

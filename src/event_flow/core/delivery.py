@@ -15,7 +15,6 @@ from anyio import CancelScope
 from event_flow.core.backend import NativeTask, uninterrupted
 from event_flow.core.bus import Bus
 from event_flow.core.event import ExceptionEvent
-from event_flow.core.exception import BatchFailed
 from event_flow.core.failure import Failures
 from event_flow.core.lane import Events, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
@@ -81,7 +80,7 @@ class Worker:
         lane = self.lane
         error = await self._error(batch, exc)
         failed = batch
-        if isinstance(error, BatchFailed):
+        if isinstance(error, Exception):
             failures = failures_of(error, batch)
             error, failed = error_of(failures), events_of(failures)
         try:

@@ -49,12 +49,23 @@ def what_happened(exc: BaseException, name: str) -> BaseException | None:
 
 def failures_of(error: Exception, events: Sequence[Event[Any]]) -> list[Failure]:
     """Which of the events failed, and with what. All of them with `error`, unless that says otherwise of events among them."""
-    if isinstance(error, BatchFailed):
-        named = {id(event): failure for event, failure in error.failures}
+    said = named_failures(error)
+    if said is not None:
+        named = {id(event): failure for event, failure in said}
         failures = [(event, named[id(event)]) for event in events if id(event) in named]
         if len({id(event) for event, _ in failures}) == len(named):
             return failures
     return [(event, error) for event in events]
+
+
+def named_failures(error: Exception) -> list[Failure] | None:
+    """What a `BatchFailed`, or a group of nothing else as a task group raises it, says of events; None for any other error."""
+    said: list[Failure] = []
+    for leaf in leaves([error]):
+        if not isinstance(leaf, BatchFailed):
+            return None
+        said += leaf.failures
+    return said
 
 
 def error_of(failures: Sequence[Failure]) -> Exception:

@@ -18,9 +18,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from event_flow.core.exception import BatchFailed
 from event_flow.core.gate import Delivery
-from event_flow.core.outcome import Failure, events_of, failures_of, leaves
+from event_flow.core.outcome import Failure, events_of, failures_of, leaves, named_failures
 
 if TYPE_CHECKING:
     from event_flow.core.handler_options import HandlerOptions, OnFailure
@@ -66,7 +65,7 @@ class Rules:
         fates = self._fates(failures_of(error, delivery.events), may_retry=wait is not None)
         verdict.retried, verdict.kept, verdict.fatal = fates["retry"], fates["pause"], fates["stop"]
         lost = fates["dead_letter"] or fates["discard"]
-        if self._isolate and len(lost) == len(delivery) > 1 and not isinstance(error, BatchFailed):
+        if self._isolate and len(lost) == len(delivery) > 1 and named_failures(error) is None:
             verdict.isolated = lost
         else:
             verdict.dead, verdict.discarded = fates["dead_letter"], fates["discard"]
