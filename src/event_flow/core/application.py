@@ -117,8 +117,8 @@ class Application(ApplicationBase):
     """A part of a program: handlers, schedules, tasks and hooks that belong together. Add it to an `AppEngine`.
 
     Handlers are methods marked with `@on_event`, or named `on_*` with one parameter annotated `list[SomeEvent]` or
-    `Batch[SomeEvent]`. One that fails on one event of its list fails the whole list. Methods run on the loop if they are
-    async and in a thread if not; `self.engine` publishes.
+    `Batch[SomeEvent]`. One that fails on one event of its list fails the whole list, unless it raises `BatchFailed`. Methods
+    run on the loop if they are async and in a thread if not; `self.engine` publishes.
     """
 
 
@@ -141,7 +141,8 @@ class AppEngine(Registering):
     It may run again after it has stopped, also on another backend. Options, all checked at once (`OptionError`, a
     `ValueError`); times are seconds or a `timedelta`:
 
-    - `queue_size`: events that may wait for one handler before those who publish to it wait too; at least 1.
+    - `queue_size`: events that may wait for one handler before those who publish to it wait too; at least 1. A handler may
+      have a `queue_size` and a `max_batch` of its own, see `on_event`.
     - `max_batch`: most events in the list a handler gets; at least 1.
     - `max_backlog`: most events kept before the start, and most that handlers in a circle may pile up over `queue_size`;
       at least 0. Beyond it publishing raises `BacklogExceeded`.

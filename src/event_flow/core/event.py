@@ -74,8 +74,8 @@ class ExceptionEvent(Event[BaseException]):
 
     `data` is the exception and `traceback_str` its formatted traceback; `handler` is the name of what failed
     (`"App.method"`), `attempt` the number of the try within one delivery (1 is the first, also after `redeliver()`).
-    `events` are the events that failed: the whole batch of a handler as the engine handed it over, without
-    `ExceptionEvent`s, and none for a schedule or task.
+    `events` are the events that failed: the whole batch of a handler as the engine handed it over, unless it raised
+    `BatchFailed` for some of it; without `ExceptionEvent`s, and none for a schedule or task.
     """
 
     __slots__ = ("_redeliver", "attempt", "events", "handler", "traceback_str")

@@ -117,10 +117,11 @@ class BatchFailed(EventFlowError, RuntimeError):
     """To be raised by a handler that has done a part of its batch: what is named here failed, all else is handled.
 
     `failures` is a mapping of events to what went wrong with each, or an iterable of `(event, exception)` pairs (a mapping
-    cannot hold events that are equal to each other, or have no hash), or an iterable of events. An event alone failed with
-    the cause of this error, `raise BatchFailed([event]) from exc`, or with this error itself if it has none. Events are told
-    apart by identity. A group of nothing else, as a task group raises it, says of events what all in it say. Raises `TypeError` for what is none of these, for an exception that is no `Exception` (a `BaseException`
-    ends more than an event), and `ValueError` if there is no event.
+    cannot hold events that are equal to each other, or have no hash), or an iterable of events. An event alone failed with the
+    cause of this error, `raise BatchFailed([event]) from exc`, or with this error itself if it has none. Events are told apart
+    by identity. A group of nothing else, as a task group raises it, says of events what all in it say. Raises `TypeError` for
+    what is none of these, for an exception that is no `Exception` (a `BaseException` ends more than an event), and
+    `ValueError` if there is no event.
     """
 
     def __init__(
