@@ -198,6 +198,21 @@ async def test_each_key_lingers_by_itself() -> None:
     assert calls.closed_by == ["size", "linger", "linger"]
 
 
+@pytest.mark.virtual_clock
+async def test_time_spent_behind_another_call_of_its_key_counts() -> None:
+    calls = Calls(takes=5.0)
+    engine = keyed(calls, linger=2.0, max_batch=2, concurrency=2)
+    async with engine:
+        await engine.pub_events(items("a1 a2"))  # at work from 0 to 5
+        await anyio.sleep(1)
+        await engine.pub_event(Item("a3"))
+        await anyio.sleep(3.5)
+        await engine.pub_event(Item("b1"))
+        await engine.wait_idle()
+    assert calls.data == [["a1", "a2"], ["a3"], ["b1"]]
+    assert calls.times == [0, 5, 6.5]
+
+
 @pytest.mark.parametrize("ending", ["drain", "full", "publisher waits"])
 async def test_what_ends_a_linger_ends_that_of_all_keys(ending: str) -> None:
     calls = Calls()

@@ -12,6 +12,11 @@ from full_lanes import Publish, busy, every_kind, every_way, items
 
 from event_flow import AppEngine
 
+
+def told(logs: list[LogRecord]) -> list[tuple[str, int]]:
+    return [(log.level, log.extra["dropped"]) for log in logs if "dropped" in log.extra]
+
+
 # -- drop ------------------------------------------------------------------------------------------------------------
 
 
@@ -89,7 +94,9 @@ async def test_latest_does_not_touch_what_is_at_work() -> None:
 @pytest.mark.parametrize(
     ("overflow", "kept"), [("drop_oldest", [3, 4]), ("drop_newest", [0, 1]), ("latest", [4])]
 )
-async def test_what_was_kept_before_the_start_is_dropped_too(overflow: Any, kept: list[int]) -> None:
+async def test_what_was_kept_before_the_start_is_dropped_too(
+    overflow: Any, kept: list[int], logs: list[LogRecord]
+) -> None:
     calls, other = Calls(), Calls()
     engine = AppEngine()
     engine.register_handler(Item, calls.handle, overflow=overflow, queue_size=2)
@@ -100,9 +107,12 @@ async def test_what_was_kept_before_the_start_is_dropped_too(overflow: Any, kept
     assert calls.data == [kept]
     assert other.data == [[0, 1, 2, 3, 4]]
     assert account(engine.report) == {"handled": 5 + len(kept), "dropped": 5 - len(kept)}
+    assert sum(number for _, number in told(logs)) == 5 - len(kept)
 
 
-async def test_a_publisher_that_waits_for_another_handler_drops_nothing_before_it_is_let_in() -> None:
+async def test_a_publisher_that_waits_for_another_handler_drops_nothing_before_it_is_let_in(
+    logs: list[LogRecord],
+) -> None:
     """All or nothing: cancelled, it has not even driven out what the dropping lane holds."""
     full, dropping = Calls(held=True), Calls(held=True)
     engine = AppEngine(max_batch=1)
@@ -122,6 +132,7 @@ async def test_a_publisher_that_waits_for_another_handler_drops_nothing_before_i
             await anyio.wait_all_tasks_blocked()
             full.let()
         assert engine.statistics().dropped == 1
+        assert told(logs) == [("WARNING", 1)]
         full.open()
         dropping.open()
     assert (full.data, dropping.data) == ([[0], [1], [3]], [[0], [3]])
@@ -158,10 +169,6 @@ async def test_handlers_at_work_drop_while_the_engine_drains() -> None:
 
 
 # -- the log ---------------------------------------------------------------------------------------------------------
-
-
-def told(logs: list[LogRecord]) -> list[tuple[str, int]]:
-    return [(log.level, log.extra["dropped"]) for log in logs if "dropped" in log.extra]
 
 
 @pytest.mark.virtual_clock
