@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from hypothesis import strategies as st
 from records import PLENTY, DarkRed, Green, Red, Thing
+from terms import PLAIN, Terms, any_terms, some_terms
 
 from event_flow import Event, ExceptionEvent
 
@@ -26,6 +27,25 @@ class Ending(Enum):
     EXITS = "raises SystemExit"
     IS_INTERRUPTED = "raises KeyboardInterrupt"
     CANCELS_ITSELF = "cancels its own asyncio task; on Trio it returns"
+    PARTLY = "raises BatchFailed for every second event, the first among them, with one of two errors"
+
+
+class Around(Enum):
+    """What middleware does."""
+
+    PASSES = "hands the batch on as it is"
+    SHORTENS = "leaves out the last of several events"
+    REPLACES = "hands on a batch of its own, in which the last of several events is left out"
+    SKIPS = "each second time it does not go on"
+    FAILS_BEFORE = "raises ValueError each second time, four times in all"
+    FAILS_AFTER = "the same, after the handler has returned"
+
+
+class Filter(Enum):
+    """What a filter does to each third thing, and each second failure."""
+
+    DROPS = "drops it"
+    REPLACES = "a Green one takes the place of a thing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,7 @@ class Instruction:
 
     waits: bool = False  # at its gate
     seconds: int = 0
+    pauses: bool = False  # itself, where it is async
     redelivers: bool = False  # for each ExceptionEvent it got, where it is async
     onward: tuple[type[Thing], ...] = ()  # published for each event it got
     how: How = How.ONE_BY_ONE
@@ -45,6 +66,7 @@ class HandlerPlan:
     wants: tuple[type[Event[Any]], ...]
     is_sync: bool
     first: Instruction = Instruction()
+    terms: Terms = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +81,8 @@ class Setup:
     sync: frozenset[str] = frozenset()
     in_hook: tuple[type[Thing], ...] = ()  # published by each `before_start` hook
     how_in_hook: How = How.ONE_BY_ONE
+    middleware: tuple[Around, ...] = ()
+    filters: tuple[Filter, ...] = ()
 
 
 things = st.sampled_from([Thing, Red, DarkRed, Green])
@@ -68,23 +92,39 @@ instructions = st.builds(
     Instruction,
     waits=st.booleans(),
     seconds=st.sampled_from([0, 0, 1]),
+    pauses=st.sampled_from([False] * 7 + [True]),
     redelivers=st.booleans(),
     onward=st.lists(things, max_size=2).map(tuple),
     how=st.sampled_from(How),
-    ending=st.sampled_from([Ending.RETURNS] * 5 + [Ending.FAILS] * 2 + [Ending.CANCELS_ITSELF]),
+    ending=st.sampled_from(
+        [Ending.RETURNS] * 5 + [Ending.FAILS, Ending.FAILS, Ending.PARTLY, Ending.CANCELS_ITSELF]
+    ),
 )
-plans = st.builds(
-    HandlerPlan,
-    wants=st.lists(st.sampled_from(anything), min_size=1, max_size=2).map(tuple),
-    is_sync=st.booleans(),
-    first=instructions,
-)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> HandlerPlan:
+    wants = tuple(draw(st.lists(st.sampled_from(anything), min_size=1, max_size=2)))
+    return _plan(wants, draw(st.booleans()), draw(instructions), draw(any_terms))
+
+
+def _plan(
+    wants: tuple[type[Event[Any]], ...], is_sync: bool, first: Instruction, terms: Terms
+) -> HandlerPlan:
+    if terms.retry is not None and (is_sync or terms.concurrency > 1):
+        # When the first attempt began, or which wait was drawn, is not known so exactly.
+        terms = replace(terms, retry=replace(terms.retry, within=None))
+    return HandlerPlan(wants, is_sync, first, terms)
+
+
 everything = ["engine", "outer", "inner"]
 in_threads = st.sampled_from([[], ["engine"], ["outer"], ["inner"], everything, everything]).map(frozenset)
 hooks = st.lists(things, max_size=2).map(tuple)
+around = st.one_of(st.just(()), st.just(()), st.lists(st.sampled_from(Around), max_size=2).map(tuple))
+filters = st.one_of(st.just(()), st.just(()), st.lists(st.sampled_from(Filter), max_size=2).map(tuple))
 setups = st.builds(
     Setup,
-    handlers=st.lists(plans, min_size=1, max_size=4).map(tuple),
+    handlers=st.lists(plans(), min_size=1, max_size=4).map(tuple),
     queue_size=st.sampled_from([1, 2, 3, 1000]),
     max_batch=st.sampled_from([1, 2, 3, 1000]),
     max_backlog=st.sampled_from([PLENTY, PLENTY, 1]),
@@ -93,6 +133,8 @@ setups = st.builds(
     sync=in_threads,
     in_hook=hooks,
     how_in_hook=st.sampled_from([How.ONE_BY_ONE, How.TOGETHER]),
+    middleware=around,
+    filters=filters,
 )
 
 
@@ -129,7 +171,7 @@ def second_chances(draw: st.DrawFn) -> Setup:
         itself = Instruction(redelivers=True, how=how, ending=Ending.FAILS)
         handlers = [HandlerPlan((Thing, ExceptionEvent), False, itself)]
     return Setup(
-        handlers=(*handlers, *draw(st.lists(plans, max_size=1))),
+        handlers=(*handlers, *draw(st.lists(plans(), max_size=1))),
         queue_size=draw(st.sampled_from([1, 2, 1000])),
         max_batch=draw(st.sampled_from([1, 2, 1000])),
         max_backlog=draw(st.sampled_from([PLENTY, PLENTY, 1])),
@@ -139,4 +181,30 @@ def second_chances(draw: st.DrawFn) -> Setup:
     )
 
 
-any_setup = st.one_of(setups, setups, rings(), second_chances(), second_chances())
+@st.composite
+def loads(draw: st.DrawFn) -> Setup:
+    """One or two handlers with options that get everything, and one that is told of failures, or of nothing."""
+    handlers = []
+    for _ in range(draw(st.integers(1, 2))):
+        first = Instruction(
+            waits=draw(st.booleans()),
+            ending=draw(st.sampled_from([Ending.FAILS, Ending.RETURNS, Ending.PARTLY])),
+        )
+        handlers.append(
+            _plan((Thing,), draw(st.sampled_from([False, False, True])), first, draw(some_terms()))
+        )
+    told = HandlerPlan((ExceptionEvent,), False, Instruction(redelivers=draw(st.booleans())))
+    handlers += draw(st.sampled_from([[], [told]]) | st.lists(plans(), min_size=1, max_size=1))
+    return Setup(
+        handlers=tuple(handlers),
+        queue_size=draw(st.sampled_from([1000, 3, 1])),
+        max_batch=draw(st.sampled_from([1000, 3, 2])),
+        max_backlog=PLENTY,
+        max_threads=draw(st.sampled_from([2, 1])),
+        in_hook=draw(st.lists(things, max_size=4).map(tuple)),
+        middleware=draw(around),
+        filters=draw(filters),
+    )
+
+
+any_setup = st.one_of(setups, loads(), loads(), loads(), rings(), second_chances())

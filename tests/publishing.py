@@ -13,12 +13,13 @@ import anyio
 from anyio.lowlevel import checkpoint
 from ledger import Ledger
 from plans import How
-from records import Author, Fate, Publication, Redelivery, State, Thing
+from records import Author, Fate, Publication, Redelivery, Thing
 from stepped_loop import SteppedLoop
+from terms import Overflow
 
-from event_flow import AppEngine, BacklogExceeded, EngineClosed, ExceptionEvent
+from event_flow import AppEngine, BacklogExceeded, EngineClosed, ExceptionEvent, LaneFull
 
-REFUSALS = (EngineClosed, BacklogExceeded, anyio.WouldBlock)
+REFUSALS = (EngineClosed, BacklogExceeded, LaneFull, anyio.WouldBlock)
 
 
 class Publishing:
@@ -63,7 +64,7 @@ class Publishing:
     async def _publish_one(self, how: How, event_class: type[Thing], author: Author) -> None:
         await self.give_turns()
         events = self._write([event_class], author)
-        with suppress(*_expected(author)), self._fate_of(events, author):
+        with suppress(*_expected(author)), self._fate_of(events, author, is_at_once=how is How.NOWAIT):
             if how is How.NOWAIT:
                 self.engine.pub_event_nowait(events[0])
             else:
@@ -83,21 +84,27 @@ class Publishing:
     def _write(self, classes: Sequence[type[Thing]], author: Author) -> list[Thing]:
         events = []
         for event_class in classes:
-            publication = Publication(author, next(self._serials), self.engine.state)
+            publication = Publication(author, next(self._serials), self.engine.state, event_class)
             publication.is_one_of_many = len(classes) > 1
             events.append(event_class(publication))
             self.ledger.publications[events[-1]] = publication
         return events
 
     @contextmanager
-    def _fate_of(self, events: Sequence[Thing], author: Author) -> Iterator[None]:
+    def _fate_of(
+        self, events: Sequence[Thing], author: Author, *, is_at_once: bool = False
+    ) -> Iterator[None]:
         ledger = self.ledger
         try:
             yield
         except BaseException as exc:
             ledger.judge_refusal(exc, events, author, self.engine.state)
             if isinstance(exc, anyio.WouldBlock):
-                self._judge_lack_of_room(ledger, events[0])
+                self._judge_lack_of_room(ledger, events[0], "wait")
+            if isinstance(exc, LaneFull):
+                self._judge_full(ledger, events, exc)
+                if is_at_once:
+                    self._judge_lack_of_room(ledger, events[0], "error")
             for event in events:
                 publication = event.data
                 if publication.fate is Fate.PENDING:
@@ -106,20 +113,27 @@ class Publishing:
                     ledger.broken.append((5, f"{event} was delivered, and its publish raised {exc!r}"))
             raise
         for event in events:
-            event.data.fate = Fate.MADE
-            ledger.judge_acceptance(event.data)
+            ledger.judge_acceptance(event.data, self.loop.time())
         ledger.look(self.engine)
 
-    def _judge_lack_of_room(self, ledger: Ledger, event: Thing) -> None:
+    def _judge_full(self, ledger: Ledger, events: Sequence[Thing], exc: LaneFull) -> None:
+        """The one that is full may have room by now, if the publish had to wait for another one first."""
+        docket = ledger.dockets[exc.handler.removeprefix("engine.")]
+        wanted = ledger.wants[docket.name]
+        is_right = docket.terms.overflow == "error" and exc.limit == docket.queue_size
+        if not (is_right and any(issubclass(event.data.routed, wanted) for event in events)):
+            ledger.broken.append((2, f"{events} met {exc!r}"))
+
+    def _judge_lack_of_room(self, ledger: Ledger, event: Thing, overflow: Overflow) -> None:
         numbers = self.engine.statistics().handlers
         full = any(
-            numbers[f"engine.{name}"].queued >= ledger.queue_size
-            for name, wanted in ledger.wants.items()
-            if isinstance(event, wanted)
+            numbers[f"engine.{name}"].queued >= docket.queue_size
+            for name, docket in ledger.dockets.items()
+            if issubclass(event.data.routed, ledger.wants[name]) and docket.terms.overflow == overflow
         )
         # Who waits longer comes first.
         others = len(ledger.pending) > 1
-        failing = any(calls and calls[-1].state is State.FAILED for calls in ledger.calls.values())
+        failing = any(call.dead for call in ledger.calls)
         if not (full or others or failing):
             ledger.broken.append((2, f"there is room for {event}, and it was refused"))
 
@@ -152,8 +166,7 @@ class Publishing:
                 ledger.broken.append((5, f"{redelivery} was made, and raised {exc!r}"))
             redelivery.fate = Fate.UNSURE if len(redelivery.events) > 1 else Fate.REFUSED
             raise
-        redelivery.fate = Fate.MADE
-        ledger.judge_acceptance(redelivery)
+        ledger.judge_acceptance(redelivery, self.loop.time())
         ledger.look(self.engine)
 
     async def give_turns(self) -> None:

@@ -1,19 +1,20 @@
 """What must hold of a running engine when everything that can go on without time has gone on.
 
 Then every publish that waits must have a reason: a full lane, and behind it, over however many handlers, something that only
-the test can end. And the numbers must be those of the ledger.
+the test can end, or time. And the numbers must be those of the ledger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from docket import ROUNDED, Docket
 from ledger import Ledger
-from records import PLENTY, Author, Call, Fate, State, keep
+from records import Author, Call, Fate, State, keep
 
-from event_flow import AppEngine, Event, ExceptionEvent
+from event_flow import AppEngine, EngineState, Event, ExceptionEvent
 from event_flow.core.report import HandlerStatistics
 
 
@@ -28,11 +29,13 @@ class Wait:
 
 
 class Quiescence:
-    """One look at a running engine that is at rest."""
+    """One look at a running engine that is at rest, at this time."""
 
-    def __init__(self, ledger: Ledger, engine: AppEngine) -> None:
+    def __init__(self, ledger: Ledger, engine: AppEngine, now: float) -> None:
         self.ledger = ledger
         self.engine = engine
+        self.now = now
+        self.is_draining = engine.state is EngineState.DRAINING
         self.handlers = {name: engine.statistics().handlers[f"engine.{name}"] for name in ledger.wants}
         self.waits = [
             Wait(publication.author, str(event), self._wanting(type(event)), publication.is_one_of_many)
@@ -45,10 +48,11 @@ class Quiescence:
 
     def judge(self) -> None:
         self.ledger.look(self.engine)
-        for name, numbers in self.handlers.items():
-            self._judge_numbers(name, numbers)
-            self._judge_limits(name, numbers)
-            self._judge_work(name, numbers)
+        for docket in self.ledger.dockets.values():
+            numbers = self.handlers[docket.name]
+            self._judge_numbers(docket, numbers)
+            self._judge_limits(docket, numbers)
+            self._judge_work(docket, numbers)
         many: dict[Author, set[str]] = {}
         for wait in self.waits:
             if wait.is_one_of_many:
@@ -58,20 +62,21 @@ class Quiescence:
         for author, handlers in many.items():
             keep(3, self._have_reason(handlers, set()), f"{author} waits with many, and nothing can end that")
 
+    def judge_work(self) -> None:
+        """That is all there is to say of an engine that drains."""
+        for docket in self.ledger.dockets.values():
+            self._judge_work(docket, self.handlers[docket.name])
+
     # -- promise 4 -------------------------------------------------------------------------------------------------
 
-    def _judge_numbers(self, name: str, numbers: HandlerStatistics) -> None:
-        ledger = self.ledger
-        done = failed = 0
-        for call in ledger.calls[name]:
-            if call.state is State.DONE:
-                done += len(call.events)
-            elif call.state is State.FAILED and not self._is_at_its_end(call, numbers):
-                failed += len(call.events)
-        keep(4, numbers.handled == done, f"{name} has handled {done} events, not {numbers.handled}")
-        keep(4, numbers.failed == failed, f"{name} failed for {failed} events, not {numbers.failed}")
-        told = numbers.handled + numbers.failed + numbers.dropped + numbers.running + numbers.queued
-        keep(4, numbers.accepted == told, f"the numbers of {name} do not add up: {numbers}")
+    def _judge_numbers(self, docket: Docket, numbers: HandlerStatistics) -> None:
+        name, ledger = docket.name, self.ledger
+        ending = self._at_their_end(docket)
+        for what, seen, told, most in (
+            ("handled", docket.handled, numbers.handled, sum(call.handled for call in ending)),
+            ("failed", docket.failed, numbers.failed, sum(call.failed for call in ending)),
+        ):
+            keep(4, seen - most <= told <= seen, f"{name} has {what} {seen} events, not {told}")
         things = len(ledger.wanted(name, Fate.MADE))
         perhaps = len(ledger.wanted(name, Fate.UNSURE))
         perhaps += sum(wait.is_one_of_many for wait in self.waits)
@@ -83,31 +88,41 @@ class Quiescence:
             things + least <= numbers.accepted <= things + perhaps + most,
             f"{name} was handed {things} (+{perhaps}) events and {least} to {most} failures, not {numbers.accepted}",
         )
+        keep(4, docket.terms.drops or not numbers.dropped, f"{name} has dropped {numbers.dropped}")
+        if docket.is_sync:  # the engine may have heard of the failure that pauses it after it was resumed
+            keep(4, docket.was_paused or not numbers.paused, f"{name} is paused, and nobody asked for it")
+        else:
+            keep(
+                4,
+                numbers.paused == docket.is_paused,
+                f"{name} is to be paused: {docket.is_paused}; {numbers}",
+            )
 
     def _failures_for(self, name: str) -> tuple[int, int]:
         """How many ExceptionEvents a handler was handed."""
-        if not issubclass(ExceptionEvent, self.ledger.wants[name]):
+        ledger = self.ledger
+        if not issubclass(ExceptionEvent, ledger.wants[name]):
             return 0, 0
-        most = least = 0
-        for other, calls in self.ledger.calls.items():
-            for call in calls:
-                if call.state is State.FAILED and call.ordinary:
-                    is_published = not self._is_at_its_end(call, self.handlers[other])
-                    most += is_published
-                    least += is_published and self.ledger.max_backlog == PLENTY
-        return least, most
+        most = sum(bool(call.dead) for call in ledger.calls) - ledger.filtered_letters
+        if not ledger.are_letters_sure:
+            return 0, most
+        return most - sum(len(self._at_their_end(docket)) for docket in ledger.dockets.values()), most
 
-    def _is_at_its_end(self, call: Call, numbers: HandlerStatistics) -> bool:
-        """A call that has failed, and waits to publish that."""
-        calls = self.ledger.calls[call.handler]
-        if call is not calls[-1] or call.state is not State.FAILED or not numbers.running:
-            return False
-        return numbers.handled + numbers.failed < sum(len(call.events) for call in calls)
+    def _at_their_end(self, docket: Docket) -> list[Call]:
+        """The calls that have failed, and may wait to publish that."""
+        at_work, numbers = docket.at_work, self.handlers[docket.name]
+        left = numbers.running - sum(len(call.events) for call in at_work)
+        if not left or numbers.handled + numbers.failed == docket.handled + docket.failed:
+            return []
+        told = [call for call in docket.calls if call.is_over and call.dead and len(call.events) <= left]
+        return told[-docket.terms.concurrency :] if docket.terms.concurrency > 1 else told[-1:]
 
     # -- promise 2 -------------------------------------------------------------------------------------------------
 
-    def _judge_limits(self, name: str, numbers: HandlerStatistics) -> None:
-        ledger = self.ledger
+    def _judge_limits(self, docket: Docket, numbers: HandlerStatistics) -> None:
+        name, ledger = docket.name, self.ledger
+        if docket.terms.overflow != "wait":
+            keep(2, not numbers.over_limit, f"{name} went over its limit, and lets nobody wait")
         if name not in ledger.in_circle():
             keep(2, not numbers.over_limit, f"{name} went over its limit, and nobody waits in a circle")
         inside = sum(
@@ -123,18 +138,66 @@ class Quiescence:
 
     # -- promise 3 -------------------------------------------------------------------------------------------------
 
-    def _judge_work(self, name: str, numbers: HandlerStatistics) -> None:
-        """A handler for which something is queued is at work, unless all places for threads are taken."""
-        call = self.ledger.current(name)
-        if call is not None:
-            keep(4, numbers.running == len(call.events), f"{name} runs {call.events}, not {numbers.running}")
+    def _judge_work(self, docket: Docket, numbers: HandlerStatistics) -> None:
+        """A handler for which something is queued is at work, unless there is a reason."""
+        name, at_work = docket.name, docket.at_work
+        running = sum(len(call.events) for call in at_work)
+        keep(4, numbers.running >= running, f"{name} runs {at_work}, not {numbers.running}")
+        timeout = docket.terms.timeout
+        for call in at_work:
             if call.state is State.WORKS:
-                keep(3, self._of_call(call), f"a call of {name} is at work, and waits for nothing")
-        elif numbers.queued or numbers.running:
+                has_reason = self._of_call(call) or (docket.is_sync and self._places_are_taken())
+                keep(3, has_reason, f"a call of {name} is at work, and waits for nothing")
+            if timeout is not None and not docket.is_sync:
+                keep(3, self.now <= call.began + timeout + ROUNDED, f"{call} takes longer than {timeout} s")
+        if numbers.running > running:
             keep(3, self._can_be_freed(name, set()), f"{name} does nothing: {numbers}")
+        elif len(at_work) < docket.terms.concurrency and numbers.queued and not numbers.paused:
+            keep(3, self._waits_for_time(docket, numbers), f"{name} has workers that do nothing: {numbers}")
+
+    def _waits_for_time(self, docket: Docket, numbers: HandlerStatistics) -> bool:
+        """Whether no worker may take anything that is queued, by the options of the handler."""
+        terms = docket.terms
+        if terms.rate is not None and docket.calls:
+            # At the latest then all of the burst is there again.
+            last = max(call.began for call in docket.calls)
+            if self.now < last + terms.rate.burst / terms.rate.limit + ROUNDED:
+                return True
+        taken: set[Hashable] = {call.key for call in docket.at_work} if terms.is_keyed else set()
+        for again in docket.again:
+            if self.now > again.due_at_last + ROUNDED and again.key not in taken:
+                return False
+        if terms.is_order_kept:
+            taken |= {again.key for again in docket.again}
+        if numbers.queued == docket.to_come_again:
+            return True
+        return self._may_linger(docket, taken)
+
+    def _may_linger(self, docket: Docket, taken: set[Hashable]) -> bool:
+        """Whether all that was not tried yet is of keys that are taken, or waits for company."""
+        terms = docket.terms
+        if terms.is_in_order and None in taken:
+            return True
+        name = docket.name
+        if terms.drops or issubclass(ExceptionEvent, self.ledger.wants[name]):
+            # It is not known what is queued.
+            return bool(terms.is_keyed and taken) or bool(terms.linger and not self.is_draining)
+        for event in self.ledger.wanted(name, Fate.MADE):
+            publication = event.data
+            if name in publication.seen_by or terms.key_of(event) in taken:
+                continue
+            if (
+                self.is_draining
+                or not terms.linger
+                or self.now > publication.made_at + terms.linger + ROUNDED
+            ):
+                return False
+        return True
 
     def _of_call(self, call: Call) -> bool:
-        return any(wait.author.handler == call.handler for wait in self.waits)
+        return any(
+            wait.author.handler == call.handler and wait.author.call == call.number for wait in self.waits
+        )
 
     def _judge_wait(self, wait: Wait) -> None:
         if wait.author.handler is None:
@@ -149,29 +212,40 @@ class Quiescence:
         if name in looked_at:
             return False
         looked_at.add(name)
-        call = self.ledger.current(name)
-        if call is not None and call.state is State.WAITS:
+        docket, numbers = self.ledger.dockets[name], self.handlers[name]
+        at_work = docket.at_work
+        if numbers.paused or any(call.state is State.WAITS for call in at_work):
             return True
-        if call is not None:
-            mine = set().union(*(wait.handlers for wait in self.waits if wait.author.handler == name))
-            return self._have_reason(mine, looked_at)
-        calls, numbers = self.ledger.calls[name], self.handlers[name]
-        if calls and self._is_at_its_end(calls[-1], numbers):
-            return self._have_reason(self._wanting(ExceptionEvent), looked_at)
-        if name in self.ledger.sync and numbers.running:
-            return self._places_are_taken()
-        return False
+        if docket.is_sync and numbers.running and self._places_are_taken():
+            return True
+        if any(self._have_reason(self._waited_for(call), looked_at) for call in at_work):
+            return True
+        if self._at_their_end(docket) and self._have_reason(self._wanting(ExceptionEvent), looked_at):
+            return True
+        return len(at_work) < docket.terms.concurrency and self._is_held_back(docket)
+
+    def _waited_for(self, call: Call) -> set[str]:
+        """The handlers for one of which the publishes of a call wait."""
+        mine = (wait for wait in self.waits if wait.author.handler == call.handler)
+        return set().union(*(wait.handlers for wait in mine if wait.author.call == call.number))
+
+    def _is_held_back(self, docket: Docket) -> bool:
+        """Whether time will go by before it may take what is queued, although its lane is full: so not to wait for company."""
+        rate = docket.terms.rate
+        last = max((call.began for call in docket.calls), default=self.now)
+        is_metered = rate is not None and self.now < last + rate.burst / rate.limit + ROUNDED
+        return is_metered or any(self.now <= again.due_at_last + ROUNDED for again in docket.again)
 
     def _places_are_taken(self) -> bool:
         """By sync calls that wait at their gates. Those that publish lend their places meanwhile."""
-        calls = [self.ledger.current(name) for name in self.ledger.sync]
-        waiting = sum(call is not None and call.state is State.WAITS for call in calls)
-        return waiting >= self.ledger.max_threads
+        return self.ledger.in_threads >= self.ledger.max_threads
 
     def _wanting(self, event_class: type[Event[Any]]) -> frozenset[str]:
+        """The handlers that want it."""
         return frozenset(
             name for name, wanted in self.ledger.wants.items() if issubclass(event_class, wanted)
         )
 
     def _is_full(self, name: str) -> bool:
-        return self.handlers[name].queued >= self.ledger.queue_size
+        docket = self.ledger.dockets[name]
+        return docket.terms.overflow == "wait" and self.handlers[name].queued >= docket.queue_size

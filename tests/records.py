@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from event_flow import EngineState, Event, ExceptionEvent
+from event_flow import EngineState, Event
 
 PROMISES = {
     1: "order",
@@ -18,6 +20,8 @@ PROMISES = {
     7: "clean end",
 }
 PLENTY = 10_000
+# Different keys that events have.
+HUES = 3
 
 
 def keep(number: int, holds: object, otherwise: object) -> None:
@@ -39,6 +43,7 @@ class Author:
 
     name: str
     handler: str | None = None  # whose call it is
+    call: int = 0  # the number of that call
     in_tick: bool = False
     generation: int = 0  # how many handlers are behind it
 
@@ -55,14 +60,25 @@ class Publication:
     author: Author
     serial: int
     began: EngineState  # what the engine was then
+    routed: type[Event[Any]]  # the class of the event, or of the one that a filter put in its place
     is_one_of_many: bool = False
+    is_filtered: bool = False  # a filter has dropped it
     fate: Fate = Fate.PENDING
+    made_at: float = math.inf  # when the publish had returned
     seen_by: set[str] = field(default_factory=set)
 
     @property
     def is_early(self) -> bool:
         """It came before the handlers ran."""
         return self.began in (EngineState.NEW, EngineState.STARTING)
+
+    @property
+    def hue(self) -> int:
+        return self.serial % HUES
+
+    def __getitem__(self, name: str) -> Any:
+        """For handlers whose key is an entry of the data."""
+        return {"hue": self.hue}[name]
 
     def __repr__(self) -> str:
         return f"{self.author.name}:{self.serial}"
@@ -77,25 +93,31 @@ class Redelivery:
     events: tuple[Event[Any], ...]
     began: EngineState
     fate: Fate = Fate.PENDING
-    seen: int = 0  # how many of the events came back so far
+    made_at: float = math.inf
+    came: list[Event[Any]] = field(default_factory=list)  # of the events, those that are back
+
+    @property
+    def missing(self) -> tuple[Event[Any], ...]:
+        return tuple(event for event in self.events if event not in self.came)
 
     @property
     def is_under_way(self) -> bool:
         """More of it may come back."""
-        return self.fate is not Fate.REFUSED and self.seen < len(self.events)
+        return self.fate is not Fate.REFUSED and len(self.came) < len(self.events)
 
     @property
     def sure(self) -> tuple[Event[Any], ...]:
         """What was delivered."""
-        return self.events if self.fate is Fate.MADE else self.events[: self.seen]
+        return self.events if self.fate is Fate.MADE else tuple(self.came)
 
     @property
     def unsure(self) -> tuple[Event[Any], ...]:
-        """What may have been delivered. If it was cut short, then not before the last event: that one was not delivered."""
-        return {
-            Fate.PENDING: self.events[self.seen :],
-            Fate.UNSURE: self.events[self.seen : -1],
-        }.get(self.fate, ())
+        """What may have been delivered. If it was cut short, then not the last event."""
+        if self.fate is Fate.PENDING:
+            return self.missing
+        if self.fate is Fate.UNSURE:
+            return tuple(event for event in self.missing if event is not self.events[-1])
+        return ()
 
     def __repr__(self) -> str:
         return f"{self.author.name} for {self.handler} again: {self.events}"
@@ -130,15 +152,42 @@ ENDED = (State.DONE, State.FAILED, State.CANCELLED)
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One call of a handler, as the handler saw it."""
+    """One attempt of a handler at some events, as the handler saw it, or the middleware around it."""
 
     handler: str
     events: list[Event[Any]]
+    number: int  # among all calls of the handler
+    began: float
+    key: Hashable = None
+    attempt: int = 1
+    allowed: int = 1  # of the attempts, those that count: since the handler was last resumed
+    first_began: float = 0.0  # when the first of those did
+    is_alone: bool = False  # of an event of a batch that failed
     state: State = State.WORKS
+    is_at_gate: bool = False
+    passed: list[Event[Any]] | None = None  # what middleware has handed on
+    dead: tuple[Event[Any], ...] = ()  # what was given up and is to be told of
+    handled: int = 0
+    failed: int = 0
     # What became of it may cross with a hard end: the engine hears too late of a thread that is done, or it cancels a task
     # that just cancelled itself.
     may_cross: bool = False
 
     @property
-    def ordinary(self) -> tuple[Event[Any], ...]:
-        return tuple(event for event in self.events if not isinstance(event, ExceptionEvent))
+    def is_over(self) -> bool:
+        return self.state in ENDED
+
+
+@dataclass(eq=False, slots=True)
+class Again:
+    """Events that a handler is to get once more, together."""
+
+    events: list[Event[Any]]
+    key: Hashable
+    attempt: int
+    allowed: int = 1
+    first_began: float | None = None  # None: anew
+    is_alone: bool = False
+    # Between these it is due; -inf: at once, before what waits for a time of its own.
+    due: float = -math.inf
+    due_at_last: float = -math.inf

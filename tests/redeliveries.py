@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from records import Fate, Redelivery
+from terms import Terms
 
 from event_flow import Event
 
@@ -28,27 +29,31 @@ class Redeliveries:
         for event in events:
             before = [each for each in self.asked if each.handler == handler and event in each.events]
             if len(before) >= REDELIVERIES or any(
-                event in each.events[each.seen :] for each in before if each.is_under_way
+                event in each.missing for each in before if each.is_under_way
             ):
                 return False
         return True
 
-    def note_seen(self, handler: str, event: Event[Any]) -> list[tuple[int, str]]:
+    def note_seen(self, handler: str, event: Event[Any], terms: Terms) -> list[tuple[int, str]]:
         """A handler got an event that it got before. Returns the promises that breaks."""
         expected = [each for each in self.asked if each.handler == handler and each.is_under_way]
-        found = next((each for each in expected if event in each.events[each.seen :]), None)
+        found = next((each for each in expected if event in each.missing), None)
         if found is None:
             return [(4, f"{handler} got {event} again, and nobody asked for it")]
         broken = []
-        if event is not found.events[found.seen]:
-            broken.append((1, f"{handler} got {event} before others of the redelivery: {found}"))
-        broken += [
-            (1, f"{handler} got {event} again before what was asked for earlier: {each}")
-            for each in expected[: expected.index(found)]
-            if each.author.name == found.author.name and each.fate is Fate.MADE
-        ]
-        found.seen = found.events.index(event) + 1
-        if not found.is_under_way and found.fate is Fate.UNSURE:
+        if terms.is_order_kept and not terms.drops:
+            key = terms.key_of(event)
+            if any(terms.key_of(other) == key for other in found.missing[: found.missing.index(event)]):
+                broken.append((1, f"{handler} got {event} before others of the redelivery: {found}"))
+            broken += [
+                (1, f"{handler} got {event} again before what was asked for earlier: {each}")
+                for each in expected[: expected.index(found)]
+                if each.author.name == found.author.name
+                and each.fate is Fate.MADE
+                and any(terms.key_of(other) == key for other in each.missing)
+            ]
+        found.came.append(event)
+        if event is found.events[-1] and found.fate is Fate.UNSURE:
             broken.append((5, f"{handler} got {event}, the last of a redelivery that was cut short: {found}"))
         return broken
 

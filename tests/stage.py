@@ -14,6 +14,11 @@ from records import DarkRed, Green
 from stepped_loop import SteppedLoop
 from traffic import Traffic
 
+from event_flow import EngineState
+
+# More than anything takes until nothing happens any more.
+MOST_ROUNDS = 50
+
 
 class End(Enum):
     STOP = "engine.stop()"
@@ -81,19 +86,34 @@ class Stage(Host):
     def _open_gates(self, times: int) -> None:
         assert self.loop is not None
         for _ in range(times):
-            for name in self.traffic.names:
-                self.loop.do(lambda name=name: self.traffic.open_gate(name))  # type: ignore[misc]
+            self.loop.do(self.traffic.open_gates)
             self._let(None)
 
     def _calm_down(self) -> None:
+        """Let whatever is under way come to its end. It may be paused, tried again, slowed down: several times."""
         assert self.loop is not None
         for name in self.traffic.names:
             self.traffic.instruct(name, Instruction())
-        for _ in range(3):  # a call that was told to wait may come once more, for events it got before
-            for name in self.traffic.names:
-                self.loop.do(lambda name=name: self.traffic.open_gate(name))  # type: ignore[misc]
+        before: object = None
+        for _ in range(MOST_ROUNDS):
+            self.loop.do(self._free)
             self.loop.let_pass(20)
+            numbers = self.engine.statistics()
+            done = numbers.accepted, numbers.batches
+            if done == before:
+                break
+            before = done
         self._let(None)
+
+    def _free(self) -> None:
+        """Whoever is paused, or waits at a gate, goes on."""
+        if self.can_be_paused:
+            self.traffic.resume()
+        self.traffic.open_gates()
+
+    @property
+    def can_be_paused(self) -> bool:
+        return self.engine.state in (EngineState.RUNNING, EngineState.DRAINING)
 
     def _release(self) -> None:
         """Whatever waits for the test waits no more."""

@@ -104,6 +104,7 @@ class SteppedLoop:
     """A running event loop with a task group for whatever the steps start. `close` it at the end."""
 
     group: TaskGroup
+    time: Callable[[], float]  # the virtual one, also for threads
 
     def __init__(self, backend: str, seed: int) -> None:
         self.backend = backend
@@ -114,11 +115,12 @@ class SteppedLoop:
         self._options = virtual_clock(backend)
         if backend == "asyncio":
             # Debug mode keeps the stack of every callback, which takes most of the time.
-            self._options |= {"debug": False, "loop_factory": lambda: ShuffledLoop(self.random, self._pass)}
+            self._options |= {"debug": False, "loop_factory": self._shuffled_loop}
         else:
             import trio
 
             self._options["instruments"] = [BeforePass(self._pass)]
+            self.time = self._options["clock"].current_time
             # Hypothesis knows this one, and puts it back after the example.
             trio._core._run._r.seed(seed)
         self._passes = 0  # in the step that is under way
@@ -163,6 +165,11 @@ class SteppedLoop:
         if not self._is_stuck:
             self._thread.join(BLOCKED)
         self._in_force.__exit__(None, None, None)
+
+    def _shuffled_loop(self) -> ShuffledLoop:
+        loop = ShuffledLoop(self.random, self._pass)
+        self.time = loop.time
+        return loop
 
     def _pass(self) -> None:
         """Threads take their turns; and a loop that goes round for ever is told of, and stands still."""

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from machines import BACKENDS, machine_test, run_machine
 from plans import Ending, How, Instruction, Setup, any_setup, instructions, things
 from quiescence import Quiescence
-from records import State, Thing, keep
+from records import Thing, keep
 from stage import End, Stage
 from stepped_loop import NO_TIME, SteppedLoop
 from traffic import GRACE_PERIOD, TITLES, Traffic
@@ -128,6 +128,22 @@ class AnyTraffic(Stage, RuleBasedStateMachine):
     def open_gate(self, who: int, turns: int | None) -> None:
         assert self.loop is not None
         self.loop.do(lambda: self.traffic.open_gate(self._name(who)))
+        self._let(turns)
+
+    @precondition(lambda self: self.can_be_paused)
+    @rule(who=somebody, often=st.integers(0, 1), turns=turns)
+    def pause(self, who: int, often: int, turns: int | None) -> None:
+        assert self.loop is not None
+        if not often:
+            self.loop.do(lambda: self.traffic.pause(self._name(who)))
+            self._let(turns)
+
+    @precondition(lambda self: self.can_be_paused)
+    @rule(turns=turns)
+    def resume(self, turns: int | None) -> None:
+        """All that are paused."""
+        assert self.loop is not None
+        self.loop.do(self.traffic.resume)
         self._let(turns)
 
     @rule(times=st.integers(1, 5))
@@ -244,7 +260,7 @@ class AnyTraffic(Stage, RuleBasedStateMachine):
     def _may_have_crossed(self) -> bool:
         """Whether only sync handlers failed: the engine may have heard of that too late."""
         ledger = self.traffic.ledger
-        return all(each.split(":")[0] in ledger.sync for each in ledger.may_raise)
+        return all(ledger.dockets[each.split(":")[0]].is_sync for each in ledger.may_raise)
 
     def _free_threads(self) -> None:
         """What still runs in threads is at its end once the test lets it."""
@@ -263,7 +279,7 @@ class AnyTraffic(Stage, RuleBasedStateMachine):
     def promises(self) -> None:
         if self.loop is None:
             return
-        self.loop.do(self.traffic.ledger.judge)
+        self.traffic.ledger.judge()  # the loop stands still
         if not self.is_settled:
             return
         ledger, state = self.traffic.ledger, self.engine.state
@@ -273,10 +289,10 @@ class AnyTraffic(Stage, RuleBasedStateMachine):
         if state is EngineState.DRAINING:
             outside = [each for each in ledger.pending if not each.author.is_inside]
             keep(7, not outside, f"it drains, and {outside} still wait from outside")
-        if self.engine.state is EngineState.RUNNING and self.end is None:
-            self.loop.do(Quiescence(self.traffic.ledger, self.engine).judge)
-            calls = [self.traffic.ledger.current(name) for name in self.traffic.ledger.sync]
-            in_threads = sum(call is not None and call.state is State.WAITS for call in calls)
+            Quiescence(ledger, self.engine, self.loop.time()).judge_work()
+        if state is EngineState.RUNNING and self.end is None:
+            Quiescence(ledger, self.engine, self.loop.time()).judge()
+            in_threads = ledger.in_threads
             keep(2, in_threads <= self.traffic.setup.max_threads, f"{in_threads} sync handlers at once")
 
     def _name(self, who: int) -> str:

@@ -5,30 +5,23 @@ Everything that happens is written into the `Ledger` of the run; what is told to
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
-
 import anyio
 from crew import Publisher, Thread, Ticker, Worker, crew_of
+from docket import Docket
+from handling import Handling
 from ledger import Ledger
-from plans import Ending, Instruction, Setup
-from publishing import Publishing
-from records import Author, Call, State, Thing
+from plans import Filter, Setup
+from records import Author, Thing
 from stepped_loop import SteppedLoop
 from turns import ThreadGate
 
-from event_flow import AppEngine, Event, ExceptionEvent
-
-# How many handlers may be behind an event, and how many events handlers of one run may publish: so every program ends.
-GENERATIONS = 3
-ONWARD = 60
+from event_flow import AppEngine, ExceptionEvent
 
 GRACE_PERIOD = 5.0
 TITLES = ("outer", "inner")
 
 
-class Traffic(Publishing):
+class Traffic(Handling):
     """The engine, everybody who publishes to it, and what was seen of the run that is under way or comes next."""
 
     def __init__(self, loop: SteppedLoop, setup: Setup) -> None:
@@ -60,10 +53,7 @@ class Traffic(Publishing):
             on_error="raise" if setup.is_strict else "contain",
         )
         self._add_hooks()
-        for name, plan in zip(self.names, setup.handlers, strict=True):
-            handler = self._sync_handler(name) if plan.is_sync else self._async_handler(name)
-            handler.__name__ = name
-            self.engine.on_event(*plan.wants)(handler)
+        self.add_handlers(dict(zip(self.names, setup.handlers, strict=True)))
         self._old_letters: list[ExceptionEvent] = []
         self.open_ledger()
 
@@ -73,11 +63,19 @@ class Traffic(Publishing):
         plans = dict(zip(self.names, self.setup.handlers, strict=True))
         self.ledger = Ledger(
             wants={name: plan.wants for name, plan in plans.items()},
-            sync={name for name, plan in plans.items() if plan.is_sync},
-            queue_size=self.setup.queue_size,
-            max_batch=self.setup.max_batch,
+            dockets={
+                name: Docket(
+                    name,
+                    plan.terms,
+                    is_sync=plan.is_sync,
+                    queue_size=self.setup.queue_size,
+                    max_batch=self.setup.max_batch,
+                )
+                for name, plan in plans.items()
+            },
             max_backlog=self.setup.max_backlog,
             max_threads=self.setup.max_threads,
+            is_replaced=Filter.REPLACES in self.setup.filters,
         )
         self.gates = {name: anyio.Event() for name in self.names}
         self.thread_gates = {name: ThreadGate(self.loop.turns) for name in self.names}
@@ -86,7 +84,7 @@ class Traffic(Publishing):
         for worker in self.workers.values():
             worker.is_dismissed = False
         for name in self.names:
-            self._note_instruction(name)
+            self.note_instruction(name)
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
@@ -137,130 +135,6 @@ class Traffic(Publishing):
     @property
     def threads_at_gates(self) -> list[str]:
         """Of the parts of the engine that run in threads, those that only the test can end."""
-        calls = [self.ledger.current(name) for name in self.ledger.sync]
-        handlers = [call.handler for call in calls if call is not None and call.state is State.WAITS]
+        handlers = [call.handler for call in self.ledger.calls if call.is_at_gate]
         workers = [worker.author.name for worker in self.workers.values() if worker.is_at_gate]
         return [*(f"engine.{name}" for name in handlers), *workers]
-
-    def instruct(self, name: str, instruction: Instruction) -> None:
-        self.instructions[name] = instruction
-        self._note_instruction(name)
-
-    def _note_instruction(self, name: str) -> None:
-        self.ledger.publishes[name].update(self.instructions[name].onward)
-
-    def open_gate(self, name: str) -> None:
-        """Let the call that waits there go on; the next one waits again."""
-        self.gates[name].set()
-        self.gates[name] = anyio.Event()
-        self.thread_gates[name].open()
-
-    # -- handling --------------------------------------------------------------------------------------------------
-
-    def _async_handler(self, name: str) -> Callable[[list[Event[Any]]], Coroutine[Any, Any, None]]:
-        async def handle(events: list[Event[Any]]) -> None:
-            ledger, instruction = self.ledger, self.instructions[name]
-            call = ledger.enter(name, events)
-            ledger.look(self.engine)
-            try:
-                await self._act(call, instruction)
-            except anyio.get_cancelled_exc_class():
-                call.state = State.FAILED if call.may_cross else State.CANCELLED
-                self._note_failure(ledger, call, Exception())
-                raise
-            except BaseException as exc:
-                call.state = State.FAILED
-                self._note_failure(ledger, call, exc)
-                raise
-            else:
-                call.state = State.DONE
-            finally:
-                events.clear()  # the list is the handler's own
-
-        return handle
-
-    def _sync_handler(self, name: str) -> Callable[[list[Event[Any]]], None]:
-        def handle(events: list[Event[Any]]) -> None:
-            ledger, instruction = self.ledger, self.instructions[name]
-            call = ledger.enter(name, events)
-            ledger.look(self.engine)
-            call.may_cross = True
-            self._judge_places(ledger)
-            try:
-                self._act_in_thread(call, instruction)
-            except BaseException as exc:
-                call.state = State.FAILED
-                self._note_failure(ledger, call, exc)
-                raise
-            else:
-                call.state = State.DONE
-            finally:
-                events.clear()
-
-        return handle
-
-    def _judge_places(self, ledger: Ledger) -> None:
-        """A sync call begins: those at their gates have places, and have never lent them."""
-        calls = [ledger.current(name) for name in ledger.sync]
-        waiting = sum(call is not None and call.state is State.WAITS for call in calls)
-        if waiting >= ledger.max_threads:
-            ledger.broken.append(
-                (2, f"{waiting} sync calls and one more, max_threads is {ledger.max_threads}")
-            )
-
-    def _note_failure(self, ledger: Ledger, call: Call, exc: BaseException) -> None:
-        if call.state is State.FAILED and (self.setup.is_strict or not isinstance(exc, Exception)):
-            ledger.may_raise.append(f"{call.handler}: {exc!r}")
-
-    async def _act(self, call: Call, instruction: Instruction) -> None:
-        await self.give_turns()
-        if instruction.waits:
-            call.state = State.WAITS
-            await self.gates[call.handler].wait()
-            call.state = State.WORKS
-        if instruction.seconds:
-            call.state = State.WAITS
-            await anyio.sleep(instruction.seconds)
-            call.state = State.WORKS
-        if instruction.redelivers:
-            failures = [event for event in call.events if isinstance(event, ExceptionEvent)]
-            await self.redeliver(instruction.how, failures, self._author_of(call))
-        for classes, author in self._onward_of(call, instruction):
-            await self.publish(instruction.how, classes, author)
-        self._end(instruction)
-        if instruction.ending is Ending.CANCELS_ITSELF and self.loop.backend == "asyncio":
-            call.may_cross = True
-            own = asyncio.current_task()
-            assert own is not None
-            own.cancel()
-            await self.give_turns()
-
-    def _act_in_thread(self, call: Call, instruction: Instruction) -> None:
-        if instruction.waits:
-            call.state = State.WAITS
-            self.thread_gates[call.handler].wait()
-            call.state = State.WORKS
-        for classes, author in self._onward_of(call, instruction):
-            self.publish_in_thread(instruction.how, classes, author)
-        self._end(instruction)
-
-    def _onward_of(self, call: Call, instruction: Instruction) -> Iterator[tuple[list[type[Thing]], Author]]:
-        for event in list(call.events):
-            generation = event.data.author.generation + 1 if isinstance(event, Thing) else GENERATIONS
-            classes = list(instruction.onward)[: ONWARD - self._onward]
-            if classes and generation <= GENERATIONS:
-                self._onward += len(classes)
-                yield classes, self._author_of(call, generation)
-
-    def _author_of(self, call: Call, generation: int = 0) -> Author:
-        number = len(self.ledger.calls[call.handler])
-        return Author(f"{call.handler}.{number}", handler=call.handler, generation=generation)
-
-    @staticmethod
-    def _end(instruction: Instruction) -> None:
-        if instruction.ending is Ending.FAILS:
-            raise ValueError
-        if instruction.ending is Ending.EXITS:
-            raise SystemExit(3)
-        if instruction.ending is Ending.IS_INTERRUPTED:
-            raise KeyboardInterrupt
