@@ -78,11 +78,17 @@ class Returned:
 
     delivery: Delivery
     events: Events
-    order: int  # it comes before those with a higher one
+    order: int  # of those that are due at once, the highest comes first where several are at work
 
     @property
     def due(self) -> float:
         return self.delivery.due
+
+    @property
+    def published(self) -> int:
+        """When its first event was, among all."""
+        number: int = self.events[0].data[1]
+        return number
 
 
 @dataclass(eq=False)
@@ -204,8 +210,8 @@ class GateModel(LaneModel):
     def first(self) -> Returned | None:
         returned = self.line.returned
         if self.in_order:
-            return min(returned, key=lambda each: each.order, default=None)
-        return min(returned, key=lambda each: (each.due, each.order), default=None)
+            return min(returned, key=lambda each: each.published, default=None)
+        return min(returned, key=lambda each: (each.due, -each.order), default=None)
 
     def dues(self, now: float) -> set[float]:
         if self.is_paused:
@@ -370,7 +376,7 @@ class KeyedModel(LaneModel):
 
     def release(self, line: Line) -> None:
         line.at_work = False
-        line.returned.sort(key=lambda each: each.order)
+        line.returned.sort(key=lambda each: each.published)
         self._forget_if_empty(line)
         if line.key in self.by_key:
             self._line_up(line)
