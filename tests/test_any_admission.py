@@ -12,8 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from machines import machine_test, run_machine
 from records import keep
 
-from event_flow import BacklogExceeded, EngineClosed, Event
+from event_flow import BacklogExceeded, EngineClosed, Event, LaneFull
 from event_flow.core.bus import Bus
+from event_flow.core.gate import Delivery, GatedLane
+from event_flow.core.handler_options import Overflow
+from event_flow.core.keyed import KeyedLane
 from event_flow.core.lane import Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.publishing import Publisher
@@ -34,24 +37,76 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
             return result
 
 
-class LaneModel:
-    """A lane as a list: what was delivered to it, in order, and how far the handler has come."""
+class CallModel:
+    """A call of a handler at work."""
 
-    def __init__(self, lane: Lane, wants: frozenset[type[Event[int]]]) -> None:
+    def __init__(
+        self, origin: Origin, events: list[Event[int]], delivery: Delivery | None, order: int
+    ) -> None:
+        self.origin = origin
+        self.events = events
+        self.delivery = delivery
+        self.order = order  # among those that were put back, if it was: they are numbered from 1 on
+
+
+class LaneModel:
+    """A lane as lists: what is queued, what was put back, and what is at work."""
+
+    def __init__(self, lane: Lane, wants: frozenset[type[Event[int]]], workers: int) -> None:
         self.lane = lane
         self.wants = wants
-        self.delivered: list[Event[int]] = []
-        self.taken = 0
-        self.call: Origin | None = None
+        self.workers = workers
+        self.untried: list[Event[int]] = []
+        self.returned: list[tuple[int, list[Event[int]], Delivery]] = []
+        self.calls: list[CallModel] = []
+        self.is_paused = False
+        self.arrived = 0
+        self.dropped = 0
+        self.handled = 0
+        self.returns = 0
         self.passed = 0  # at most so many events went over the limit
 
     @property
+    def returned_events(self) -> int:
+        return sum(len(events) for _, events, _ in self.returned)
+
+    @property
     def queued(self) -> int:
-        return len(self.delivered) - self.taken
+        return len(self.untried) + self.returned_events
+
+    @property
+    def may_take(self) -> bool:
+        """A worker is free, and there is something for it."""
+        free = 1 if isinstance(self.lane, KeyedLane) else self.workers  # all events are of one key
+        return self.queued > 0 and not self.is_paused and len(self.calls) < free
+
+    def put(self, event: Event[int]) -> None:
+        self.arrived += 1
+        is_full = self.queued >= self.lane.queue_size
+        if self.lane.overflow == "latest" and self.untried:
+            self.untried[0] = event
+            self.dropped += 1
+        elif not (self.lane.drops and is_full):
+            self.untried.append(event)
+        else:
+            self.dropped += 1
+            if self.lane.overflow != "drop_newest" and self.untried:
+                self.untried = [*self.untried[1:], event]
+
+
+def new_lane(
+    name: str, workers: int, *, queue_size: int, max_batch: int, overflow: Overflow, is_gated: bool
+) -> Lane:
+    sizes: dict[str, Any] = {"queue_size": queue_size, "max_batch": max_batch, "overflow": overflow}
+    if overflow == "latest":
+        return KeyedLane(name, "app", key=lambda _: None, in_order=workers == 1, **sizes)
+    if is_gated:
+        return GatedLane(name, "app", in_order=workers == 1, **sizes)
+    return Lane(name, "app", **sizes)
 
 
 class Admission(RuleBasedStateMachine):
-    """The bus and its lanes, with the tests as workers and publishers; a list is the model of each lane.
+    """The bus and its lanes of all kinds, with the tests as workers and publishers; lists are the model of each lane.
 
     A publish that waits is held as its `Waiter`: parked, granted (it was notified and has a place in each of its lanes),
     or refused. Publishes come from outside, or from the live call of a handler.
@@ -67,22 +122,31 @@ class Admission(RuleBasedStateMachine):
 
     @initialize(
         lanes=st.lists(
-            st.tuples(
-                st.frozensets(st.sampled_from(CLASSES), min_size=1),
-                st.integers(1, 3),
-                st.integers(1, 4),
+            st.fixed_dictionaries(
+                {
+                    "wants": st.frozensets(st.sampled_from(CLASSES), min_size=1),
+                    "queue_size": st.integers(1, 3),
+                    "max_batch": st.integers(1, 4),
+                    "workers": st.integers(1, 2),
+                    "overflow": st.sampled_from(["wait", "error", "drop_oldest", "drop_newest", "latest"]),
+                    "is_gated": st.booleans(),
+                }
             ),
             min_size=1,
             max_size=3,
         ),
         max_backlog=st.sampled_from([0, 2, 1000]),
+        all_wait=st.booleans(),  # circles of waits need several such lanes
     )
-    def build(self, lanes: list[tuple[frozenset[type[Event[int]]], int, int]], max_backlog: int) -> None:
+    def build(self, lanes: list[dict[str, Any]], max_backlog: int, all_wait: bool) -> None:
         self.bus = Bus(max_backlog=max_backlog)
-        for number, (wants, queue_size, max_batch) in enumerate(lanes):
-            lane = Lane(f"lane{number}", "app", queue_size=queue_size, max_batch=max_batch)
+        for number, options in enumerate(lanes):
+            wants, workers = options.pop("wants"), options.pop("workers")
+            if all_wait:
+                options["overflow"] = "wait"
+            lane = new_lane(f"lane{number}", workers, **options)
             self.bus.router.add(lane, wants)
-            self.lanes.append(LaneModel(lane, wants))
+            self.lanes.append(LaneModel(lane, wants, workers))
         self.bus.thread = get_ident()
         self.bus.open()
         self.publisher = Publisher()
@@ -92,24 +156,32 @@ class Admission(RuleBasedStateMachine):
     # -- publishing --------------------------------------------------------------------------------------------
 
     @rule(
-        event_class=st.sampled_from(CLASSES), who=st.integers(-1, 2), how=st.sampled_from(["nowait", "fast"])
+        event_class=st.sampled_from(CLASSES),
+        who=st.integers(-1, 5),
+        how=st.sampled_from(["nowait", "fast", "many"]),
+        times=st.integers(1, 4),
     )
-    def publish_now(self, event_class: type[Event[int]], who: int, how: str) -> None:
-        """`pub_event_nowait`, or a `pub_event` that is given up as soon as it waits: they agree with the model."""
-        event, origin = event_class(0), self._origin(who)
-        expected = self._predict(event, origin)
-        outcome = self._outcome(self._publish_now, event, origin, how)
+    def publish_now(self, event_class: type[Event[int]], who: int, how: str, times: int) -> None:
+        """What does not wait, or is given up as soon as it waits: it agrees with the model."""
+        events, origin = [event_class(0) for _ in range(times if how == "many" else 1)], self._origin(who)
+        expected = "made"
+        for event in events:
+            if expected == "made":
+                expected = self._predict(event, origin)
+                if expected == "made":
+                    self._note_delivery(event, origin)
+        outcome = self._outcome(self._publish_now, events, origin, how)
         keep(5, outcome == expected, f"a publish {outcome}, and should have {expected}")
-        if expected == "made":
-            self._note_delivery(event, origin)
 
-    def _publish_now(self, event: Event[int], origin: Origin | None, how: str) -> str:
+    def _publish_now(self, events: list[Event[int]], origin: Origin | None, how: str) -> str:
         token = current_origin.set(origin)
         try:
             if how == "nowait":
-                self.publisher.pub_event_nowait(event)
+                self.publisher.pub_event_nowait(events[0])
                 return "made"
-            publish = self.publisher.pub_event(event)
+            publish = (
+                self.publisher.pub_events(events) if how == "many" else self.publisher.pub_event(events[0])
+            )
             publish.send(None)
         except (StopIteration, anyio.WouldBlock) as exc:
             return "waits" if isinstance(exc, anyio.WouldBlock) else "made"
@@ -118,7 +190,7 @@ class Admission(RuleBasedStateMachine):
         publish.close()  # it waits for room: cancelled there
         return "waits"
 
-    @rule(event_class=st.sampled_from(CLASSES), who=st.integers(-1, 2), times=st.integers(1, 4))
+    @rule(event_class=st.sampled_from(CLASSES), who=st.integers(-1, 5), times=st.integers(1, 4))
     def publish(self, event_class: type[Event[int]], who: int, times: int) -> None:
         for _ in range(times):
             self._publish(event_class(0), self._origin(who))
@@ -145,6 +217,8 @@ class Admission(RuleBasedStateMachine):
             return publish(*args)
         except BacklogExceeded:
             return "backlog"
+        except LaneFull:
+            return "full"
         except EngineClosed:
             return "closed"
 
@@ -152,7 +226,11 @@ class Admission(RuleBasedStateMachine):
         own = self._lane_of(origin)
         if self.is_draining and own is None:
             return "closed"
+        if any(model.lane.overflow == "error" and self._room(model) <= 0 for model in self._lanes_of(event)):
+            return "full"
         for model in self._lanes_of(event):
+            if model.lane.overflow != "wait":
+                continue
             full = self._room(model) <= 0 or any(waiter.parked_at is model.lane for waiter in self.parked)
             if full and not (own and own in self._waited_for_by(model)):
                 return "waits"
@@ -184,7 +262,7 @@ class Admission(RuleBasedStateMachine):
         if was_granted:
             assert outcome == ("made" if may_publish else "closed")
         else:
-            assert outcome in ("backlog", "closed")
+            assert outcome in ("backlog", "closed", "full")
         if outcome == "made":
             self._note_delivery(waiter.event, waiter.origin)
 
@@ -210,8 +288,11 @@ class Admission(RuleBasedStateMachine):
     def wait(self, number: int) -> None:
         """A worker finds nothing to do."""
         model = self.lanes[number % len(self.lanes)]
-        if model.call is None and not model.queued:
-            model.lane.arrival = anyio.Event()
+        if len(model.calls) < model.workers and not model.may_take:
+            if model.is_paused or isinstance(model.lane, GatedLane):
+                model.lane.change = anyio.Event()
+            else:
+                model.lane.arrival = anyio.Event()
 
     @rule(number=st.integers(0, 2))
     def take(self, number: int) -> None:
@@ -219,30 +300,60 @@ class Admission(RuleBasedStateMachine):
 
     def _take(self, model: LaneModel) -> bool:
         lane = model.lane
-        if model.call is not None or not model.queued:
+        if not model.may_take:
             return False
-        batch = at_once(lane.next_batch())
+        delivery = at_once(lane.next_delivery()) if isinstance(lane, GatedLane) else None
+        batch = at_once(lane.next_batch()) if delivery is None else delivery.events
         assert batch is not None
         assert 1 <= len(batch) <= lane.max_batch
-        expected = model.delivered[model.taken : model.taken + len(batch)]
+        order = 0
+        if model.returned:
+            model.returned.sort(key=lambda each: each[0])
+            order, expected, again = model.returned.pop(0)
+            assert delivery is again
+        else:
+            expected, model.untried = model.untried[: len(batch)], model.untried[len(batch) :]
         keep(1, batch == expected, f"{lane.name} got {batch} instead of {expected}")
-        model.taken += len(batch)
+        model.calls.append(CallModel(Origin(self.bus, Kind.CALL, lane), expected, delivery, order))
         with self._arrival_is_kept():
             if lane.waiters:
                 self.bus.room.grant(lane)
-        assert lane.running == len(batch)
-        model.call = Origin(self.bus, Kind.CALL, lane)
         return True
 
-    def _finish(self, model: LaneModel) -> bool:
-        if model.call is None:
+    @rule(number=st.integers(0, 2), which=st.integers(0, 1), failed=st.integers(0, 4))
+    def finish(self, number: int, which: int, failed: int) -> None:
+        """A call ends, and the last of its events are put back for another attempt."""
+        self._finish(self.lanes[number % len(self.lanes)], which, failed)
+
+    def _finish(self, model: LaneModel, which: int = 0, failed: int = 0) -> bool:
+        lane = model.lane
+        if not model.calls:
             return False
-        model.lane.handled += model.lane.running
-        model.call.end()
-        model.call = None
-        model.lane.running = 0
-        self.bus.activity.rest(model.lane)
+        call = model.calls.pop(which % len(model.calls))
+        again: list[Event[int]] = []
+        if call.delivery is not None and isinstance(lane, GatedLane):
+            again = call.events[max(len(call.events) - failed, 0) :]
+            if again:
+                if not call.order:
+                    model.returns += 1
+                following = call.delivery.again(again)
+                model.returned.append((call.order or model.returns, again[:], following))
+                lane.put_back(following)
+            lane.release(call.delivery)
+        model.handled += len(call.events) - len(again)
+        lane.handled = model.handled
+        call.origin.end()
+        lane.running -= len(call.events)
+        self.bus.activity.rest(lane)
         return True
+
+    @rule(number=st.integers(0, 2), is_paused=st.booleans())
+    def pause(self, number: int, is_paused: bool) -> None:
+        self._pause(self.lanes[number % len(self.lanes)], is_paused)
+
+    def _pause(self, model: LaneModel, is_paused: bool) -> None:
+        model.is_paused = is_paused
+        (model.lane.pause if is_paused else model.lane.resume)()
 
     @precondition(lambda self: not self.is_draining)
     @rule(often=st.integers(0, 9))
@@ -258,7 +369,8 @@ class Admission(RuleBasedStateMachine):
     # -- the model ---------------------------------------------------------------------------------------------
 
     def _origin(self, who: int) -> Origin | None:
-        return self.lanes[who % len(self.lanes)].call if who >= 0 else None
+        calls = self.lanes[who % len(self.lanes)].calls if who >= 0 else []
+        return calls[who // len(self.lanes) % len(calls)].origin if calls else None
 
     def _lane_of(self, origin: Origin | None) -> LaneModel | None:
         if origin is None or not origin.live:
@@ -270,10 +382,13 @@ class Admission(RuleBasedStateMachine):
 
     def _note_delivery(self, event: Event[int], origin: Origin | None) -> None:
         for model in self._lanes_of(event):
-            model.delivered.append(event)
+            model.put(event)
             model.passed += origin is not None
 
     def _granted(self, model: LaneModel) -> int:
+        """A lane that drops something has a place in any case: none is reserved."""
+        if model.lane.drops:
+            return 0
         return sum(waiter.granted and model.lane in waiter.lanes for waiter in self.notified)
 
     def _room(self, model: LaneModel) -> int:
@@ -322,9 +437,13 @@ class Admission(RuleBasedStateMachine):
             keep(4, lane.queued == model.queued, f"{lane} has {model.queued} events queued")
             keep(5, lane.reserved == self._granted(model), f"{lane} has {lane.reserved} places reserved")
             assert lane.room == self._room(model)
-            keep(4, lane.accepted == len(model.delivered), f"{lane} was handed {len(model.delivered)} events")
-            assert lane.busy == bool(model.queued or model.call or lane.reserved)
-            keep(3, not (lane.arrival and lane.queued), f"the worker of {lane} was not woken")
+            keep(4, lane.accepted == model.arrived, f"{lane} was handed {model.arrived} events")
+            keep(4, lane.dropped == model.dropped, f"{lane} has dropped {model.dropped} events")
+            assert lane.running == sum(len(call.events) for call in model.calls)
+            assert lane.busy == bool(model.queued or model.calls or lane.reserved)
+            is_told = not (lane.arrival and lane.queued) and not (lane.change and model.may_take)
+            keep(3, is_told, f"the worker of {lane} was not woken")
+            assert not (lane.drops and lane.waiters)
             assert lane.waiters.keys() == {waiter for waiter in self.parked if waiter.parked_at is lane}
         assert self.bus.activity.busy_lanes == sum(model.lane.busy for model in self.lanes)
 
@@ -339,10 +458,10 @@ class Admission(RuleBasedStateMachine):
         """One grant for each place: not more. Only who publishes from a handler may pass, and each of those is counted."""
         for model in self.lanes:
             inside = sum(waiter.origin is not None and model.lane in waiter.lanes for waiter in self.notified)
-            over = model.queued - model.lane.queue_size
+            over = model.queued - model.lane.queue_size - model.returned_events
             keep(
                 2,
-                -self._room(model) <= model.passed + inside,
+                -self._room(model) <= model.passed + inside + model.returned_events,
                 f"{model.lane} has {-self._room(model)} too many",
             )
             counted = over <= model.lane.over_limit <= model.passed + inside
@@ -372,11 +491,15 @@ class Admission(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Handlers that go on as long as they can come to an end, and then nothing waits; what is queued is abandoned."""
         try:
+            for model in self.lanes:
+                self._pause(model, is_paused=False)
             self._go_on()
             keep(3, not self.parked, f"{len(self.parked)} publishes wait for ever")
             for model in self.lanes:
                 keep(
-                    4, model.lane.handled == len(model.delivered), f"{model.lane} has not handled all it got"
+                    4,
+                    model.handled + model.dropped == model.arrived,
+                    f"{model.lane} has not handled all it got",
                 )
         finally:
             self.bus.close()
@@ -389,8 +512,11 @@ class Admission(RuleBasedStateMachine):
             for waiter in list(self.notified):
                 self._wake(waiter)
             for model in self.lanes:
-                waits = any(waiter.origin is model.call for waiter in [*self.parked, *self.notified])
-                progress |= self._take(model) or (not waits and self._finish(model))
+                progress |= self._take(model)
+                for number, call in enumerate(model.calls):
+                    if not any(waiter.origin is call.origin for waiter in [*self.parked, *self.notified]):
+                        progress |= self._finish(model, number)
+                        break
 
 
 @machine_test
