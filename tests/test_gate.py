@@ -209,3 +209,24 @@ def test_a_key_that_is_quiet_costs_nothing(time: Time) -> None:
     assert lane.due(time.now) == math.inf
     for container in (lane._keys, lane._timers, lane._ready, lane._lingering, lane._arrivals):
         assert not container
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+def test_a_part_that_is_put_back_again_stays_before_the_parts_after_it(time: Time, is_keyed: bool) -> None:
+    """*Regression*: tried again, then each event alone, then kept by a pause, the first one came last."""
+    lane = time.keyed() if is_keyed else time.gated()
+    put(lane, "a0", "a1", "a2")
+    first = time.take(lane)
+    lane.put_back(first.again(first.events))
+    time.end(lane, first)
+    second = time.take(lane)
+    for event in reversed(second.events):
+        lane.put_back(second.alone(event))
+    time.end(lane, second)
+    third = time.take(lane)
+    lane.put_back(third.anew(third.events))
+    time.end(lane, third)
+    for expected in ("a0", "a1", "a2"):
+        following = time.take(lane)
+        assert data(following) == [expected]
+        time.end(lane, following)
