@@ -230,3 +230,22 @@ def test_a_part_that_is_put_back_again_stays_before_the_parts_after_it(time: Tim
         following = time.take(lane)
         assert data(following) == [expected]
         time.end(lane, following)
+
+
+def test_what_is_put_back_takes_its_places_from_the_allowance(time: Time) -> None:
+    lane = time.gated(queue_size=3)
+    put(lane, 0, 1, 2)
+    first = time.take(lane)
+    put(lane, 3)
+    assert lane.allowance == 3
+    lane.put_back(first.again(first.events))
+    assert (lane.allowance, lane.room) == (0, -1)
+
+
+def test_what_fills_a_burst_is_looked_at(time: Time) -> None:
+    """It ends the wait for company."""
+    lane = time.gated(linger=1.0, rate=Rate(1, burst=3))
+    put(lane, 0)
+    assert lane.allowance == 2
+    put(lane, 1, 2)
+    assert lane.due(time.now) == time.now
