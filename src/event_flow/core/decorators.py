@@ -97,10 +97,10 @@ def on_event(
 def on_event(*events: type[Event[Any]], **options: Any) -> MethodDecorator[Any]:
     """Mark a method as a handler of one or several event classes, their subclasses included.
 
-    The method takes one list of events, or one `Batch`, and is sync (it runs in a thread) or async. It gets the events of
-    all its classes mixed, in the order they were published, at most `max_batch` at a time, each call a list or batch of its
-    own. Stacked decorators add up. All calls of an async method share one context: a `ContextVar` that one sets the next
-    one sees; a sync one has a copy for each call, and not always the same thread.
+    The method takes one list of events, or one `Batch`, and is sync (it runs in a thread) or async. It gets the events of all
+    its classes mixed, in the order they were published, at most `max_batch` at a time, each call a list or batch of its own.
+    Stacked decorators add up. All calls of an async method share one context (with `concurrency`, those of one worker): a
+    `ContextVar` that one sets the next one sees; a sync one has a copy for each call, and not always the same thread.
 
     Options, all keyword-only; times are seconds or a `timedelta`:
 
