@@ -54,6 +54,10 @@ class KeyedLane(GatedLane):
 
     __slots__ = ("_arrivals", "_key", "_keys", "_latest", "_lingering", "_number", "_ready", "_timers")
 
+    # Said again, for a checker that takes what a method sets for another attribute.
+    dropped: int
+    held: int
+
     def __init__(self, name: str, app: str, *, key: Callable[[Event[Any]], Hashable], **options: Any) -> None:
         super().__init__(name, app, **options)
         self._key = key
