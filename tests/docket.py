@@ -58,8 +58,12 @@ class Docket:
         return sum(len(again.events) for again in self.again)
 
     def is_awaited(self, event: Event[Any]) -> bool:
-        """Whether it is to come again without anybody asking."""
-        return any(event in again.events for again in self.again)
+        """Whether it is to come again without anybody asking, or will perhaps once a call has ended."""
+        terms = self.terms
+        may_try_again = bool(terms.retry or terms.isolate or terms.on_failure == "pause")
+        return any(event in again.events for again in self.again) or (
+            may_try_again and any(event in call.events for call in self.at_work)
+        )
 
     # -- an attempt begins -----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What handlers in the traffic do, and the code of the user's around them: middleware and filters, which get into their way.
+"""What handlers in the traffic do.
 
 Each attempt is written into the ledger where the engine makes it: by the handler, or by the outermost middleware if there is any.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import anyio
 from ledger import Ledger
-from plans import Around, Ending, Filter, HandlerPlan, Instruction, Setup
+from meddling import CallNext, filter_that, middleware_that, under_way
+from plans import Ending, HandlerPlan, Instruction, Setup
 from publishing import Publishing
-from records import Author, Call, Green, State, Thing
+from records import Author, Call, State, Thing
 from turns import ThreadGate
 
 from event_flow import Batch, BatchFailed, EngineState, Event, ExceptionEvent, HandlerTimeout
@@ -22,14 +22,8 @@ from event_flow import Batch, BatchFailed, EngineState, Event, ExceptionEvent, H
 # How many handlers may be behind an event, and how many events handlers of one run may publish: so every program ends.
 GENERATIONS = 3
 ONWARD = 60
-# How often a piece of middleware fails, for the same reason.
-MOST_FAILURES = 4
 
 Events = list[Event[Any]]
-CallNext = Callable[[Batch[Any]], Any]
-
-# The attempt that is under way, where middleware has written it down.
-under_way: ContextVar[Call | None] = ContextVar("under_way", default=None)
 
 
 class Handling(Publishing):
@@ -53,9 +47,9 @@ class Handling(Publishing):
         if self.setup.middleware:
             self.engine.add_middleware(self._outermost)
         for around in self.setup.middleware:
-            self.engine.add_middleware(self._middleware(around))
+            self.engine.add_middleware(middleware_that(around))
         for filtering in self.setup.filters:
-            self.engine.add_filter(self._filter(filtering))
+            self.engine.add_filter(filter_that(filtering, self))
 
     def instruct(self, name: str, instruction: Instruction) -> None:
         self.instructions[name] = instruction
@@ -272,57 +266,6 @@ class Handling(Publishing):
                 self._cancel(ledger, call)
             else:
                 self._end(ledger, call, error)
-
-    def _middleware(self, around: Around) -> Callable[..., Any]:
-        calls = 0
-
-        async def act(batch: Batch[Any], call_next: CallNext) -> None:
-            nonlocal calls
-            calls += 1
-            call = under_way.get()
-            assert call is not None
-            is_second = calls % 2 == 0
-            fails = is_second and calls <= 2 * MOST_FAILURES
-            if around is Around.SKIPS and is_second:
-                return
-            if around is Around.FAILS_BEFORE and fails:
-                raise ValueError
-            if around is Around.SHORTENS and len(batch) > 1:
-                del batch.events[-1]
-            if around is Around.REPLACES and len(batch) > 1:
-                batch = Batch(batch.events[:-1], key=batch.key, attempt=batch.attempt)
-            call.passed = batch.events[:]
-            await call_next(batch)
-            if around is Around.FAILS_AFTER and fails:
-                raise ValueError
-
-        return act
-
-    def _filter(self, filtering: Filter) -> Callable[[Event[Any]], Event[Any] | None]:
-        letters = 0
-
-        def accept(event: Event[Any]) -> Event[Any] | None:
-            nonlocal letters
-            if isinstance(event, ExceptionEvent):
-                letters += 1
-                if filtering is Filter.REPLACES or letters % 2:
-                    return event
-                self.ledger.filtered += 1
-                self.ledger.filtered_letters += 1
-                return None
-            if not isinstance(event, Thing) or event.data.serial % 3:
-                return event
-            if filtering is Filter.DROPS:
-                event.data.is_filtered = True
-                self.ledger.filtered += self.engine.state is not EngineState.STOPPED  # else nobody counts
-                return None
-            other = Green(event.data)
-            event.data.routed = Green
-            if self.ledger.publications.pop(event, None) is not None:  # else it comes after the run
-                self.ledger.publications[other] = event.data
-            return other
-
-        return accept
 
 
 class UnexpectedEnd(Exception):

@@ -6,7 +6,6 @@ the promises are judged by that, and by the numbers that the engine shows to eve
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from docket import Docket
 from records import PLENTY, Author, Call, Fate, Green, Publication, Redelivery, Thing, keep
 from redeliveries import Redeliveries
 
-from event_flow import AppEngine, EngineClosed, EngineState, Event, ExceptionEvent, ShutdownReport
+from event_flow import AppEngine, EngineClosed, EngineState, Event, ExceptionEvent
 
 # From `stop()` on only those inside publish, and after the grace period nobody.
 CLOSED = (EngineState.DRAINING, EngineState.STOPPING, EngineState.STOPPED)
@@ -53,7 +52,25 @@ class Ledger:
         if call.attempt == 1:
             for event in events:
                 self._note_seen(name, event)
+        if is_on_loop and self.dockets[name].terms.overflow == "latest":
+            self._judge_latest(name, call)
         return call
+
+    def _judge_latest(self, name: str, call: Call) -> None:
+        """What waits is replaced by what is newer."""
+        key_of = self.dockets[name].terms.key_of
+        for event in call.events if call.attempt == 1 else ():
+            for newer in self.wanted(name, Fate.MADE):
+                if (
+                    isinstance(event, Thing)
+                    and newer.data.author == event.data.author
+                    and newer.data.serial > event.data.serial
+                    and newer.data.made_at < call.began
+                    and name not in newer.data.seen_by
+                    and key_of(newer) == call.key
+                    and not self.redeliveries.asked
+                ):
+                    self.broken.append((4, f"{name} got {event}, and {newer} had come after it"))
 
     def _note_seen(self, name: str, event: Event[Any]) -> None:
         if not isinstance(event, self.wants[name]):
@@ -77,9 +94,11 @@ class Ledger:
         publication.fate = Fate.MADE
 
     def ask_again(self, failure: ExceptionEvent, author: Author, began: EngineState) -> Redelivery | None:
-        """Somebody is about to redeliver. None if he must not: often enough, or some of it is still under way."""
+        """Somebody is about to redeliver. None if he must not: often enough, or some of it will come in any case."""
         handler = handler_of(failure)
         if not self.redeliveries.may_ask(handler, failure.events):
+            return None
+        if any(map(self.dockets[handler].is_awaited, failure.events)):
             return None
         redelivery = Redelivery(author, handler, failure.events, began)
         self.redeliveries.asked.append(redelivery)
@@ -166,6 +185,15 @@ class Ledger:
         has_failed = any(call.dead for call in self.dockets[name].calls)
         return published | ({ExceptionEvent} if has_failed else set())
 
+    @property
+    def are_letters_sure(self) -> bool:
+        """Whether what is given up is told of in any case."""
+        return self.max_backlog == PLENTY and not any(
+            docket.terms.overflow == "error"
+            for docket in self.dockets.values()
+            if issubclass(ExceptionEvent, self.wants[docket.name])
+        )
+
     # -- what must hold at any moment ------------------------------------------------------------------------------
 
     def judge(self) -> None:
@@ -185,128 +213,6 @@ class Ledger:
                     before = last.get(line, -1)
                     keep(1, publication.serial > before, f"{name} got {publication} after number {before}")
                     last[line] = publication.serial
-
-    # -- what must hold at the end ---------------------------------------------------------------------------------
-
-    def judge_end(self, engine: AppEngine, *, is_drained: bool) -> None:
-        """Everything has ended. `is_drained`: handlers had all the time they wanted."""
-        report = engine.report
-        assert report is not None
-        self.judge()
-        total = report.handled + report.failed + report.dropped + report.abandoned
-        keep(4, report.accepted == total, f"the report does not add up: {report}")
-        filtered = report.filtered
-        keep(
-            4,
-            filtered == self.filtered,
-            f"{self.filtered} events were filtered out, and the report says {filtered}",
-        )
-        for docket in self.dockets.values():
-            self._judge_handler(docket, engine, report)
-        if is_drained and not self.may_raise:
-            keep(7, not report.abandoned, f"abandoned although there was time: {report.abandoned_events}")
-        if not report.abandoned:
-            self._judge_whole()
-        self._judge_failures(report, is_drained=is_drained)
-        self._judge_unhandled(report)
-
-    def _judge_handler(self, docket: Docket, engine: AppEngine, report: ShutdownReport) -> None:
-        name = docket.name
-        numbers = engine.statistics().handlers[f"engine.{name}"]
-        abandoned = report.abandoned_events.get(f"engine.{name}", {})
-        crossing = [call for call in docket.calls[-docket.terms.concurrency :] if call.may_cross]
-        for what, seen, told, most in (
-            ("handled", docket.handled, numbers.handled, sum(call.handled for call in crossing)),
-            ("failed", docket.failed, numbers.failed, sum(call.failed for call in crossing)),
-        ):
-            keep(
-                4, seen - most <= told <= seen, f"{name} has {what} {seen} events, and the report says {told}"
-            )
-        sure, perhaps = self.redeliveries.delivered(name)
-        made = Counter(self.wanted(name, Fate.MADE)) + Counter(sure)
-        lost = Counter(type(event).__name__ for event in (made - docket.settled).elements())
-        unsure = Counter(type(event).__name__ for event in [*self.wanted(name, Fate.UNSURE), *perhaps])
-        unsure.update(type(event).__name__ for call in crossing for event in call.events)
-        letter = ExceptionEvent.__name__
-        dropped = numbers.dropped
-        keep(4, docket.terms.drops or not dropped, f"{name} has dropped {dropped}")
-        if dropped and not (numbers.abandoned or unsure or sure or perhaps):
-            self._judge_dropped(docket)
-        for event_class in {*lost, *unsure, *abandoned} - {letter}:
-            least, told = lost[event_class], abandoned.get(event_class, 0)
-            most = least + unsure[event_class]
-            keep(
-                4,
-                least - dropped <= told <= most,
-                f"{name} lost {least} {event_class} and dropped {dropped}, and the report says {told}",
-            )
-        if not issubclass(ExceptionEvent, self.wants[name]):
-            told, least, most = numbers.abandoned + dropped, lost.total(), lost.total() + unsure.total()
-            keep(
-                4, least <= told <= most, f"{name} lost {least} events to {most}, and the report says {told}"
-            )
-
-    def _judge_dropped(self, docket: Docket) -> None:
-        """Where nothing is tried again, what came last of all is never dropped for what is older, nor the other way round."""
-        name, terms = docket.name, docket.terms
-        first, last = dict[str, bool](), dict[str, bool]()
-        for event in self.wanted(name, Fate.MADE):
-            author, is_seen = event.data.author.name, name in event.data.seen_by
-            first.setdefault(author, is_seen)
-            last[author] = is_seen
-        is_only = not issubclass(ExceptionEvent, self.wants[name])
-        if is_only and all(call.attempt == 1 for call in docket.calls):
-            kept = first if terms.overflow == "drop_newest" else last
-            which = "first" if terms.overflow == "drop_newest" else "last"
-            keep(4, any(kept.values()), f"{name} with {terms} has dropped what came {which}")
-
-    def _judge_whole(self) -> None:
-        dropping = {name for name, docket in self.dockets.items() if docket.terms.drops}
-        for event, publication in self.publications.items():
-            wanting = {name for name, wanted in self.wants.items() if isinstance(event, wanted)}
-            if publication.is_filtered:
-                continue
-            if publication.fate is Fate.MADE or publication.seen_by:
-                keep(
-                    5,
-                    wanting - dropping <= publication.seen_by <= wanting,
-                    f"{event} was published for {wanting}, not all got it",
-                )
-        for redelivery in self.redeliveries.asked:
-            if redelivery.fate is Fate.MADE and redelivery.handler not in dropping:
-                keep(4, not redelivery.is_under_way, f"{redelivery}: only {redelivery.came} came")
-
-    def _judge_failures(self, report: ShutdownReport, *, is_drained: bool) -> None:
-        failed = sum(bool(call.dead) for call in self.calls) - self.filtered_letters
-        for name, wanted in self.wants.items():
-            if issubclass(ExceptionEvent, wanted):
-                docket = self.dockets[name]
-                got = sum(n for event, n in docket.settled.items() if isinstance(event, ExceptionEvent))
-                got += report.abandoned_events.get(f"engine.{name}", {}).get(ExceptionEvent.__name__, 0)
-                keep(4, got <= failed + PLENTY * bool(report.abandoned), f"{got} ExceptionEvents of {failed}")
-                is_sure = not docket.terms.drops and self.are_letters_sure
-                if is_drained and not self.may_raise and is_sure:
-                    keep(4, got == failed, f"{name} was handed {got} ExceptionEvents, {failed} calls failed")
-
-    @property
-    def are_letters_sure(self) -> bool:
-        """Whether what is given up is told of in any case."""
-        return self.max_backlog == PLENTY and not any(
-            docket.terms.overflow == "error"
-            for docket in self.dockets.values()
-            if issubclass(ExceptionEvent, self.wants[docket.name])
-        )
-
-    def _judge_unhandled(self, report: ShutdownReport) -> None:
-        wanted = tuple({event_class for classes in self.wants.values() for event_class in classes})
-        fates = Counter(
-            publication.fate
-            for event, publication in self.publications.items()
-            if not isinstance(event, wanted) and not publication.is_filtered
-        )
-        least, most = fates[Fate.MADE], fates[Fate.MADE] + fates[Fate.UNSURE]
-        told = report.unhandled
-        keep(4, least <= told <= most, f"{least} to {most} events were unhandled, and the report says {told}")
 
 
 def handler_of(failure: ExceptionEvent) -> str:

@@ -190,9 +190,7 @@ def loads(draw: st.DrawFn) -> Setup:
             waits=draw(st.booleans()),
             ending=draw(st.sampled_from([Ending.FAILS, Ending.RETURNS, Ending.PARTLY])),
         )
-        handlers.append(
-            _plan((Thing,), draw(st.sampled_from([False, False, True])), first, draw(some_terms()))
-        )
+        handlers.append(_plan((Thing,), draw(st.booleans()), first, draw(some_terms())))
     told = HandlerPlan((ExceptionEvent,), False, Instruction(redelivers=draw(st.booleans())))
     handlers += draw(st.sampled_from([[], [told]]) | st.lists(plans(), min_size=1, max_size=1))
     return Setup(

@@ -21,7 +21,7 @@ PROMISES = {
 }
 PLENTY = 10_000
 # Different keys that events have.
-HUES = 3
+HUES = 2
 
 
 def keep(number: int, holds: object, otherwise: object) -> None:

@@ -185,11 +185,14 @@ THEMES: list[tuple[str, ...]] = [
     (),
     ("key", "concurrency"),
     ("linger", "max_batch"),
+    ("linger", "key", "queue_size"),
     ("rate", "concurrency"),
+    ("overflow",),
     ("overflow", "queue_size"),
     ("retry", "isolate"),
     ("retry", "on_failure"),
     ("timeout",),
+    ("timeout", "retry"),
 ]
 
 

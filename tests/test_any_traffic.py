@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from machines import BACKENDS, machine_test, run_machine
 from plans import Ending, How, Instruction, Setup, any_setup, instructions, things
 from quiescence import Quiescence
+from reckoning import Reckoning
 from records import Thing, keep
 from stage import End, Stage
 from stepped_loop import NO_TIME, SteppedLoop
@@ -226,11 +227,11 @@ class AnyTraffic(Stage, RuleBasedStateMachine):
             keep(7, took <= GRACE_PERIOD + NO_TIME, f"its end took {took:g} s")
         # A call may end in the very moment in which the grace period does.
         is_drained = self.end is End.STOP and not self.was_hasty and took < GRACE_PERIOD
-        ledger.judge_end(self.engine, is_drained=is_drained)
-        self._judge_hooks()
-        self._judge_what_was_raised()
         report = self.engine.report
         assert report is not None
+        Reckoning(ledger, self.engine, report).judge(is_drained=is_drained)
+        self._judge_hooks()
+        self._judge_what_was_raised()
         keep(7, not report.tasks_left, f"tasks left: {report.tasks_left}")
         unnamed = Counter(self.traffic.threads_at_gates) - Counter(report.threads_left)
         keep(7, not unnamed, f"{unnamed} were left in threads, and the report names {report.threads_left}")
