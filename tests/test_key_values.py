@@ -12,6 +12,7 @@ import pytest
 from calls import Calls, Item, account
 
 from event_flow import AppEngine, Application, Batch, Event, ExceptionEvent, on_event
+from event_flow.core.handler_options import Overflow
 from event_flow.core.keyed import KeyedLane
 
 # -- what a key is ---------------------------------------------------------------------------------------------------
@@ -114,6 +115,131 @@ async def test_a_key_that_fails_is_a_failure_of_the_handler_and_of_nobody_else(
     assert [number for data in other.data for number in data] == [0, 1, 2]
     assert engine.report is not None
     assert engine.report.failed == fails
+
+
+class Row:
+    """Like that of an object-relational mapper: equal by its primary key, and without a hash once it is deleted."""
+
+    def __init__(self, primary_key: int) -> None:
+        self.primary_key: int | None = primary_key
+
+    def delete(self) -> None:
+        self.primary_key = None
+
+    def __eq__(self, other: object) -> bool:
+        if self.primary_key is None:
+            raise TypeError("deleted")
+        return isinstance(other, Row) and self.primary_key == other.primary_key
+
+    def __hash__(self) -> int:
+        if self.primary_key is None:
+            raise TypeError("deleted")
+        return hash(self.primary_key)
+
+
+@pytest.mark.parametrize("overflow", ["wait", "latest"])
+async def test_a_key_may_lose_its_hash_while_it_is_at_work(overflow: Overflow) -> None:
+    """It is needed no more: what becomes of a key is the handler's business."""
+    deleted: list[int | None] = []
+    engine = AppEngine()
+
+    async def delete(events: list[Item]) -> None:
+        for event in events:
+            deleted.append(event.data.primary_key)
+            event.data.delete()
+
+    engine.register_handler(Item, delete, key=lambda event: event.data, overflow=overflow)
+    async with engine:
+        for number in (1, 2, 1):
+            await engine.pub_event(Item(Row(number)))
+            await engine.wait_idle()
+        (lane,) = engine._bus.router.lanes
+        assert isinstance(lane, KeyedLane)
+        assert not lane._keys
+    assert deleted == [1, 2, 1]
+    assert account(engine.report) == {"handled": 3}
+
+
+class FailsTheSecondTime:
+    """Has a hash, but not for long."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __hash__(self) -> int:
+        self.asked += 1
+        if self.asked > 1:
+            raise OSError("asked before")
+        return 1
+
+
+@pytest.mark.parametrize("options", [{}, {"overflow": "drop_oldest", "queue_size": 1}])
+async def test_a_key_is_asked_for_its_hash_once(options: dict[str, Any]) -> None:
+    """*Design promise 5*: what is delivered to one handler is not refused by the key of another."""
+    calls, other = Calls(held=True), Calls()
+    engine = AppEngine()
+    engine.register_handler(Item, other.handle)
+    engine.register_handler(Item, calls.handle, key=lambda event: event.data, **options)
+    published = [Item(FailsTheSecondTime()) for _ in range(3)]
+    async with engine:
+        for event in published:
+            await engine.pub_event(event)
+            await anyio.wait_all_tasks_blocked()
+        calls.open()
+        await engine.wait_idle()
+    assert [key for keys in other.data for key in keys] == [event.data for event in published]
+    dropped = 1 if options else 0
+    assert account(engine.report) == {"handled": 6 - dropped, **({"dropped": dropped} if dropped else {})}
+
+
+class Crowded:
+    """Of all its like, each of which is equal to itself alone, it has the hash."""
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("overflow", ["wait", "drop_oldest"])
+async def test_keys_that_have_one_hash_are_kept_apart(overflow: Overflow) -> None:
+    """They come and go in another order than they are kept in."""
+    keys = [Crowded() for _ in range(4)]
+    batches: list[tuple[int, list[int]]] = []
+    engine = AppEngine()
+
+    async def handle(batch: Batch[Item]) -> None:
+        key: Any = batch.key
+        batches.append((keys.index(key), [event.data[1] for event in batch]))
+
+    engine.register_handler(
+        Item, handle, key=lambda event: event.data[0], overflow=overflow, queue_size=len(keys) + 1
+    )
+    async with engine:
+        (lane,) = engine._bus.router.lanes
+        assert isinstance(lane, KeyedLane)
+        engine.handlers[lane.name].pause()
+        for number, key in enumerate((2, 0, 3, 1, 0)):
+            await engine.pub_event(Item((keys[key], number)))
+        if overflow == "drop_oldest":
+            await engine.pub_events(Item((keys[3], number)) for number in (5, 6))
+        engine.handlers[lane.name].resume()
+        await engine.wait_idle()
+        assert not lane._keys
+    if overflow == "wait":
+        assert batches == [(2, [0]), (0, [1, 4]), (3, [2]), (1, [3])]
+    else:
+        assert batches == [(0, [4]), (3, [2, 5, 6]), (1, [3])]
+
+
+@pytest.mark.parametrize("overflow", ["wait", "latest"])
+async def test_keys_that_have_one_hash_are_abandoned_together(overflow: Overflow) -> None:
+    calls = Calls()
+    engine = AppEngine(grace_period=0)
+    engine.register_handler(Item, calls.handle, key=lambda event: event.data, overflow=overflow)
+    async with engine:
+        (name,) = engine.handlers
+        engine.handlers[name].pause()
+        await engine.pub_events(Item(Crowded()) for _ in range(3))
+    assert account(engine.report) == {"abandoned": 3}
 
 
 async def test_a_failing_key_stops_no_other_key() -> None:

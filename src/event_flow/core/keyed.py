@@ -36,10 +36,23 @@ class KeyFailure:
 class KeyQueue:
     """The events of one key that are queued, or the place of a key that is at work."""
 
-    __slots__ = ("at_work", "closed_by", "events", "key", "numbers", "opened_at", "returned", "timer")
+    __slots__ = (
+        "at_work",
+        "closed_by",
+        "events",
+        "hash",
+        "key",
+        "numbers",
+        "opened_at",
+        "other",
+        "returned",
+        "timer",
+    )
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: Hashable, key_hash: int) -> None:
         self.key: Hashable = key
+        self.hash: int = key_hash
+        self.other: KeyQueue | None = None  # the next one whose key has the same hash
         self.events: Events = []  # not tried yet
         self.numbers: list[int] = []  # theirs among all events of the lane, where it drops the oldest
         self.returned: Returned | None = None
@@ -48,9 +61,18 @@ class KeyQueue:
         self.closed_by: ClosedBy = "size"  # what ended its wait, if it lingered
         self.at_work: bool = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is queued, and nothing at work."""
+        return not (self.at_work or self.events or self.returned)
+
 
 class KeyedLane(GatedLane):
-    """A lane that keeps the events of each key apart. `key` is called once for each event, when it is put in."""
+    """A lane that keeps the events of each key apart. `key` is called once for each event, when it is put in.
+
+    So are the key's `__hash__` and `__eq__`, and never later: they are the user's code too, and may fail by then, as for a
+    database row that the handler has deleted. A dict of keys would ask them whenever a key comes or goes.
+    """
 
     __slots__ = ("_arrivals", "_key", "_keys", "_latest", "_lingering", "_number", "_ready", "_timers")
 
@@ -62,7 +84,7 @@ class KeyedLane(GatedLane):
         super().__init__(name, app, **options)
         self._key = key
         self._latest: bool = self.overflow == "latest"
-        self._keys: dict[Hashable, KeyQueue] = {}
+        self._keys: dict[int, KeyQueue] = {}  # by hash, each the first of a chain
         self._ready: OrderedDict[KeyQueue, None] = OrderedDict()
         self._lingering: dict[KeyQueue, None] = {}  # in the order in which they began to
         self._timers: list[tuple[float, int, KeyQueue]] = []  # a heap; only the last timer of a key counts
@@ -73,7 +95,7 @@ class KeyedLane(GatedLane):
     # -- in --------------------------------------------------------------------------------------------------------
 
     def put(self, event: Event[Any]) -> int:
-        key, queue = self._find(event)
+        key, key_hash, queue = self._find(event)
         if self._latest and queue is not None and queue.events:
             queue.events[0] = event
             self.dropped += 1
@@ -84,21 +106,29 @@ class KeyedLane(GatedLane):
             if self.overflow == "drop_newest" or not self._drop_oldest():
                 return -1
             dropped = -1
-            queue = self._keys.get(key)
+            if queue is not None and queue.is_empty:
+                queue = None  # what was dropped was the last of the same key
         if queue is None:
-            queue = self._keys[key] = KeyQueue(key)
+            queue = KeyQueue(key, key_hash)
+            queue.other = self._keys.get(key_hash)
+            self._keys[key_hash] = queue
         self._append(event, queue)
         return dropped or self.room
 
-    def _find(self, event: Event[Any]) -> tuple[Hashable, KeyQueue | None]:
-        """Its key, and what is queued of it. That the user's code fails, which also says what is equal, is no business of
-        who publishes: it is a failure of the handler.
+    def _find(self, event: Event[Any]) -> tuple[Hashable, int, KeyQueue | None]:
+        """Its key, the hash of that, and what is queued of it. That the user's code fails, which also says what is equal, is
+        no business of who publishes: it is a failure of the handler.
         """
         try:
             key = self._key(event)
-            return key, self._keys.get(key)
+            key_hash = hash(key)
+            queue = self._keys.get(key_hash)
+            while queue is not None and not (queue.key is key or queue.key == key):
+                queue = queue.other
         except BaseException as exc:  # noqa: BLE001 - the worker raises it
-            return KeyFailure(exc), None
+            failure = KeyFailure(exc)
+            return failure, hash(failure), None
+        return key, key_hash, queue
 
     def _append(self, event: Event[Any], queue: KeyQueue) -> None:
         if self.drops:
@@ -166,13 +196,23 @@ class KeyedLane(GatedLane):
         self._ready[queue] = None
 
     def _forget_if_empty(self, queue: KeyQueue) -> None:
-        if not (queue.at_work or queue.events or queue.returned):
+        if queue.is_empty:
             queue.timer = 0
             self._lingering.pop(queue, None)
             self._ready.pop(queue, None)
-            # Not by the key alone: the user's code may have changed its hash meanwhile.
-            if self._keys.get(queue.key) is queue:
-                del self._keys[queue.key]
+            self._unchain(queue)
+
+    def _unchain(self, queue: KeyQueue) -> None:
+        first = self._keys[queue.hash]
+        if first is not queue:
+            while first.other is not queue:
+                assert first.other is not None
+                first = first.other
+            first.other = queue.other
+        elif queue.other is not None:
+            self._keys[queue.hash] = queue.other
+        else:
+            del self._keys[queue.hash]
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -227,12 +267,15 @@ class KeyedLane(GatedLane):
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _abandon_queued(self) -> None:
-        for queue in self._keys.values():
-            if queue.returned:
-                self._abandon_returned(queue.returned)
-            self.abandon(queue.events)
-            self.held -= len(queue.events)
-            queue.events.clear()
+        for first in self._keys.values():
+            queue: KeyQueue | None = first
+            while queue is not None:
+                if queue.returned:
+                    self._abandon_returned(queue.returned)
+                self.abandon(queue.events)
+                self.held -= len(queue.events)
+                queue.events.clear()
+                queue = queue.other
         self._keys.clear()
         self._lingering.clear()
         self._ready.clear()
