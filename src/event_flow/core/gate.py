@@ -8,7 +8,7 @@ full, a publish waits for it, the engine drains. So no timer runs for an event t
 from __future__ import annotations
 
 import math
-from bisect import insort_left
+from bisect import insort_right
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ class Returned:
 
     def __init__(self, *, in_order: bool) -> None:
         self._in_order = in_order
-        self._waiting: list[Delivery] = []
+        self._waiting: list[Delivery] = []  # the first one last: there a list is quick to change
         self.events: int = 0
 
     def __len__(self) -> int:
@@ -92,17 +92,17 @@ class Returned:
 
     @property
     def first(self) -> Delivery:
-        return self._waiting[0]
+        return self._waiting[-1]
 
     def push(self, delivery: Delivery) -> None:
         self.events += len(delivery)
         if self._in_order:
-            self._waiting.insert(0, delivery)
+            self._waiting.append(delivery)
         else:
-            insort_left(self._waiting, delivery, key=lambda waiting: waiting.due)
+            insort_right(self._waiting, delivery, key=lambda waiting: -waiting.due)
 
     def pop(self) -> Delivery:
-        delivery = self._waiting.pop(0)
+        delivery = self._waiting.pop()
         self.events -= len(delivery)
         return delivery
 
