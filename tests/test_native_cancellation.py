@@ -21,11 +21,13 @@ from anyio.lowlevel import checkpoint
 from event_flow import (
     AppEngine,
     Application,
+    Batch,
     EngineClosed,
     EngineState,
     Event,
     ExceptionEvent,
     ExitTimeout,
+    Retry,
     SubApplication,
     UnexpectedCancellation,
     schedule,
@@ -611,6 +613,60 @@ class Survivor(Application):
     async def exit(self) -> None:
         self.exited = self.lives, True
         await self._do("exit")
+
+
+@pytest.mark.parametrize("place", ["key", "predicate", "filter", "middleware"])
+def test_what_stands_around_a_handler_raises_a_cancellation_that_nobody_asked_for(
+    run: Run[None], place: str
+) -> None:
+    """It is a failure of the handler like any other; let through, it would end the engine without any error."""
+
+    def cancel(what: object) -> Any:
+        raise asyncio.CancelledError
+
+    def accept(event: Event[Any]) -> Event[Any]:
+        return cancel(event) if isinstance(event, ExceptionEvent) else event
+
+    async def around(batch: Batch[Any], call_next: Any) -> None:
+        cancel(batch) if isinstance(batch.events[0], Ping) else await call_next(batch)
+
+    async def main() -> None:
+        engine = AppEngine()
+        handled: list[int] = []
+        failures: list[ExceptionEvent] = []
+
+        async def fail(events: list[Ping]) -> None:
+            if place in ("predicate", "filter"):
+                raise ValueError
+
+        async def handle(events: list[Pong]) -> None:
+            handled.extend(event.data for event in events)
+
+        async def on_failure(events: list[ExceptionEvent]) -> None:
+            failures.extend(events)
+
+        options: dict[str, Any] = {"key": {"key": cancel}, "predicate": {"retry": Retry(on=cancel)}}
+        engine.register_handler(Ping, fail, **options.get(place, {}))
+        engine.register_handler(Pong, handle)
+        engine.register_handler(ExceptionEvent, on_failure)
+        if place == "filter":
+            engine.add_filter(accept)
+        if place == "middleware":
+            engine.add_middleware(around)
+        async with engine:
+            for number in range(2):
+                await engine.pub_event(Ping(number))
+                await engine.pub_event(Pong(number))
+                await engine.wait_idle()
+            assert engine.state is EngineState.RUNNING
+        assert handled == [0, 1]
+        assert engine.report is not None
+        assert engine.report.failed == 2
+        # The filter has dropped these events themselves.
+        assert len(failures) == (0 if place == "filter" else 2)
+        assert {type(failure.data) for failure in failures} <= {UnexpectedCancellation}
+
+    run(main())
 
 
 # Regression: the engine ended while the worker was getting rid of a cancellation, and its batch was counted nowhere.

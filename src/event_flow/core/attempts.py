@@ -82,9 +82,10 @@ class AttemptWorker(Worker):
             try:
                 verdict = self._rules.judge(delivery, error, self.gated.clock())
             except BaseException as broken:  # noqa: BLE001 - of a predicate of the user's: it is what failed
-                if isinstance(broken, Exception):
-                    verdict.dead = [(event, broken) for event, _ in failures_of(error, delivery.events)]
-                error = broken
+                failures = failures_of(error, delivery.events)
+                error = await self._error(delivery.events, broken)
+                if isinstance(error, Exception):
+                    verdict.dead = [(event, error) for event in events_of(failures)]
         if isinstance(error, Exception):
             await self._carry_out(verdict, delivery)
         else:

@@ -191,7 +191,8 @@ class Failures:
             accepted = self.bus.filtered(event, current_origin.get())
         except EngineClosed:
             accepted = event  # to publish it says so
-        except Exception as exc:  # noqa: BLE001 - a filter of the user's, and nobody else to tell
+        # Nothing was awaited: a cancellation is the filter's own, too.
+        except (Exception, anyio.get_cancelled_exc_class()) as exc:  # noqa: BLE001 - the user's, and nobody else to tell
             logger.bind(app=app, handler=name, events=len(ordinary)).opt(exception=exc).error(
                 "The ExceptionEvent of {} was not published: a filter failed with {}", name, safe_repr(exc)
             )

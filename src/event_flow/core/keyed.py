@@ -243,7 +243,9 @@ class KeyedLane(GatedLane):
         if length >= self.full or length < len(queue.events):
             closed_by = "size"
         events = queue.events[:length]
-        del queue.events[:length]  # a tenth of the time of a copy of what is left, which may be all that the lane holds
+        del queue.events[
+            :length
+        ]  # a tenth of the time of a copy of what is left, which may be all that the lane holds
         if self.drops:
             for number in queue.numbers[:length]:
                 del self._arrivals[number]
