@@ -175,6 +175,32 @@ async def test_strangers_mean_that_all_failed() -> None:
     assert desk.numbers() == (0, 2, 0, 0)
 
 
+class Unfinished(BatchFailed):
+    """Has an `__init__` of its own, which forgets that of its base class."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+@pytest.mark.parametrize("is_grouped", [False, True])
+@pytest.mark.parametrize("options", [{}, {"retry": Retry(on=BatchFailed, attempts=2, **AT_ONCE)}])
+async def test_a_subclass_that_names_no_event_means_that_all_failed(
+    options: dict[str, Any], is_grouped: bool
+) -> None:
+    """*Regression*: it ended the engine."""
+
+    def handle(batch: Batch[Ping]) -> None:
+        error = Unfinished("no disk")
+        raise ExceptionGroup("a task group", [error]) if is_grouped else error
+
+    desk = Desk(handle, **options)
+    await desk.run(1, 2)
+    attempts = 2 if options else 1
+    assert desk.batches == [[1, 2]] * attempts
+    assert [(numbers, attempt) for numbers, _, attempt in desk.letters] == [([1, 2], attempts)]
+    assert desk.numbers()[:2] == (0, 2)
+
+
 async def test_what_is_done_is_counted_once_while_the_rest_is_told_of() -> None:
     """*Regression*: it was handled and running, as long as the publish of the ExceptionEvent waited for room."""
     engine = AppEngine(queue_size=1, max_batch=1)

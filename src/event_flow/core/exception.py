@@ -121,8 +121,10 @@ class BatchFailed(EventFlowError, RuntimeError):
     cause of this error, `raise BatchFailed([event]) from exc`, or with this error itself if it has none. Events are told apart
     by identity. A group of nothing else, as a task group raises it, says of events what all in it say. Raises `TypeError` for
     what is none of these, for an exception that is no `Exception` (a `BaseException` ends more than an event), and
-    `ValueError` if there is no event.
+    `ValueError` if there is no event. A subclass whose `__init__` does not call this one names no event: all of them failed.
     """
+
+    _named: tuple[tuple[Event[Any], Exception | None], ...] = ()  # until `__init__` is called
 
     def __init__(
         self,
@@ -146,6 +148,8 @@ class BatchFailed(EventFlowError, RuntimeError):
 
     def __str__(self) -> str:
         failures = self.failures
+        if not failures:
+            return super().__str__()
         first = failures[0][1]
         reason = "" if first is self else f", the first with {safe_repr(first)}"
         return f"{counted(len(failures), 'event')} failed{reason}"

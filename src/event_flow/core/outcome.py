@@ -59,13 +59,16 @@ def failures_of(error: Exception, events: Sequence[Event[Any]]) -> list[Failure]
 
 
 def named_failures(error: Exception) -> list[Failure] | None:
-    """What a `BatchFailed`, or a group of nothing else as a task group raises it, says of events; None for any other error."""
+    """What a `BatchFailed`, or a group of nothing else as a task group raises it, says of events; None for any other error.
+
+    None too for one that says nothing.
+    """
     said: list[Failure] = []
     for leaf in leaves([error]):
         if not isinstance(leaf, BatchFailed):
             return None
         said += leaf.failures
-    return said
+    return said or None
 
 
 def error_of(failures: Sequence[Failure]) -> Exception:
