@@ -9,6 +9,7 @@ import pytest
 from calls import Calls, Item, account
 from conftest import LogRecord
 from full_lanes import Publish, busy, every_kind, every_way, items
+from loguru import logger
 
 from event_flow import AppEngine
 
@@ -108,6 +109,23 @@ async def test_what_was_kept_before_the_start_is_dropped_too(
     assert other.data == [[0, 1, 2, 3, 4]]
     assert account(engine.report) == {"handled": 5 + len(kept), "dropped": 5 - len(kept)}
     assert sum(number for _, number in told(logs)) == 5 - len(kept)
+
+
+async def test_what_a_sink_of_the_log_publishes_comes_behind_what_was_kept_before_the_start() -> None:
+    calls = Calls()
+    engine = AppEngine()
+    engine.register_handler(Item, calls.handle, overflow="drop_oldest", queue_size=2)
+
+    def publish(message: str) -> None:
+        if "dropped 1 event:" in message:
+            engine.pub_event_nowait(Item("log"))
+
+    await engine.pub_events(items(*range(5)))
+    sink = logger.add(publish, level="WARNING", catch=False)
+    async with engine:
+        await engine.wait_idle()
+        logger.remove(sink)
+    assert calls.data == [[4, "log"]]
 
 
 async def test_a_publisher_that_waits_for_another_handler_drops_nothing_before_it_is_let_in(

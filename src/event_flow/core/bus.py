@@ -261,10 +261,9 @@ class Bus:
 
     def open(self) -> None:
         """The handlers run: route what was published before, in order, over the limits if need be."""
-        self.state = EngineState.RUNNING
         self.router.unguard()
-        backlog, self.backlog = self.backlog, []
-        for event in backlog:
+        # It may grow: what the user's code publishes meanwhile, a sink of the log for instance, comes behind the rest.
+        for event in self.backlog:
             lanes = self.router.lanes_for(type(event))
             for lane in lanes:
                 self.activity.make_busy(lane)
@@ -272,6 +271,8 @@ class Bus:
                     self.overflows.notice(lane)
             if not lanes:
                 self._nobody_wants(event)
+        self.backlog = []
+        self.state = EngineState.RUNNING
 
     def shut_out(self) -> None:
         """From now on only live handler calls and ticks publish. Nothing but a few stores: safe in a signal handler."""
