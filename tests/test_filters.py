@@ -219,6 +219,24 @@ async def test_a_publish_that_waits_was_shown_once(ending: str) -> None:
     assert report.abandoned == (0 if ending == "drain" else 2)
 
 
+async def test_one_that_publishes_from_a_thread_before_the_start_does_not_hang() -> None:
+    """It must not publish. But a hang, without a word, is no way to be told."""
+
+    def publish_another(event: Event[Any]) -> Event[Any]:
+        if isinstance(event, Ping):
+            desk.engine.pub_event_from_thread(Pong(1))
+        return event
+
+    desk = Desk(publish_another)
+    thread = threading.Thread(target=desk.engine.pub_event_from_thread, args=(Ping(0),), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    async with desk.engine:
+        await desk.engine.wait_idle()
+    assert desk.heard == [("Pong", 1), ("Ping", 0)]
+
+
 async def test_before_the_start_it_runs_in_the_thread_that_publishes_and_then_on_the_loop() -> None:
     threads: list[int] = []
 

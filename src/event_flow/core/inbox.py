@@ -46,7 +46,8 @@ class Inbox:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._lock = threading.Lock()
+        # Re-entrant: before the start a filter is asked while it is held, and one that publishes all the same must not hang.
+        self._lock = threading.RLock()
         self._wake: Wake | None = None
         self._arrived: deque[Request] = deque()
         self._unanswered: set[Request] = set()
