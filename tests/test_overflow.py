@@ -111,6 +111,21 @@ async def test_what_was_kept_before_the_start_is_dropped_too(
     assert sum(number for _, number in told(logs)) == 5 - len(kept)
 
 
+@pytest.mark.virtual_clock
+async def test_the_latest_is_replaced_for_as_long_as_it_lingers() -> None:
+    """No batch fills up, since there is no other event of its key; the wait is counted from the first."""
+    calls = Calls()
+    engine = AppEngine()
+    engine.register_handler(Item, calls.handle_batch, overflow="latest", linger=10)
+    async with engine:
+        for number in range(4):
+            await engine.pub_event(Item(number))
+            await anyio.sleep(4)
+    assert calls.data == [[2], [3]]
+    assert calls.times == [10, 16]  # the second ends with the drain
+    assert calls.closed_by == ["linger", "drain"]
+
+
 async def test_what_a_sink_of_the_log_publishes_comes_behind_what_was_kept_before_the_start() -> None:
     calls = Calls()
     engine = AppEngine()

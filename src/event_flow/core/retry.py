@@ -31,8 +31,9 @@ class Retry:
       time. An exception group counts if each exception in it does. What the function raises is not caught here.
     - `attempts`: how often the handler is called at most, the first time included; a whole number of at least 1, 5 by default,
       `None` for no limit.
-    - `within`: seconds from the beginning of the first attempt after which none begins any more, 45 by default, `None` for no
-      limit. A wait that would take longer is not begun. It does not end an attempt: `timeout` does.
+    - `within`: seconds from the beginning of the first attempt; a wait that would end later is not begun, and what failed is
+      given up. 45 by default, `None` for no limit. It does not end an attempt: `timeout` does. An attempt that has been waited
+      for is made, even if a pause, the handler's rate or a call at work holds it up for longer.
     - `wait_initial`, `wait_max`, `wait_jitter`: seconds of at least 0, by default 0.1, 5 and 1. Before attempt n + 1 it waits
 
           least = max(wait_initial, min(wait_initial * 2**(n - 1), wait_max - wait_jitter))
