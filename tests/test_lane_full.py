@@ -26,7 +26,7 @@ async def test_error_refuses_an_event_for_all_handlers(publish: Publish, options
         assert isinstance(error, RuntimeError)
         assert (error.handler, error.limit) == ("engine.handle", 3)
         assert str(error) == (
-            'engine.handle is full, and overflow="error" lets nobody wait: 3 events are queued, queue_size=3'
+            'engine.handle is full, and overflow="error" lets nobody wait: 3 events queued, queue_size=3'
         )
         assert engine.statistics().accepted == len(calls.data[0]) + 3  # what came before is delivered
         calls.let()

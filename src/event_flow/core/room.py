@@ -23,6 +23,7 @@ from event_flow.core.event import Event
 from event_flow.core.exception import BacklogExceeded, LaneFull
 from event_flow.core.lane import Lane
 from event_flow.core.origin import Origin
+from event_flow.core.wording import counted
 
 # Moves from one full lane to the next before a publish goes over the limit. Rare where lanes are not full all the time, and
 # at a batch a move still a fraction of a second.
@@ -87,7 +88,7 @@ class Room:
         for lane in lanes:
             if lane.overflow == "error" and lane.room <= 0:
                 raise LaneFull(
-                    f'{lane.name} is full, and overflow="error" lets nobody wait: {lane.queued:,} events are queued, '
+                    f'{lane.name} is full, and overflow="error" lets nobody wait: {counted(lane.queued, "event")} queued, '
                     f"queue_size={lane.queue_size:,}",
                     handler=lane.name,
                     limit=lane.queue_size,
