@@ -112,7 +112,7 @@ def on_event(*events: type[Event[Any]], **options: Any) -> MethodDecorator[Any]:
     - `concurrency`: most batches of this handler at work at once; at least 1. Default: 1.
     - `overflow`: what becomes of an event that finds the queue full: `"wait"` (its publisher waits for room),
       `"drop_oldest"`, `"drop_newest"`, `"latest"` (it takes the place of the one of its key that waits, also while there is
-      room), `"error"` (its publisher gets `LaneFull`). Default: `"wait"`.
+      room; if none of its key waits, as `"drop_oldest"`), `"error"` (its publisher gets `LaneFull`). Default: `"wait"`.
     - `rate`: a `Rate`, how many events may go into the handler in which time. Default: None, no limit.
     - `timeout`: longest time of one call, which then fails with `HandlerTimeout`; above 0, finite. An async call is cancelled,
       the end of a sync one is waited for all the same. Default: None, no limit.
