@@ -1,7 +1,8 @@
 """Admission: whether a publish is taken now, waits, or is refused. The slow path behind `publishing`.
 
-Before the handlers run every event is kept, and routed when they do. Then an event goes into all of its lanes at once, or
-the publish waits for room in them (`room`); from `stop()` on only handlers at work and ticks begun before may publish.
+What filters make of an event comes first. Before the handlers run every event is kept, and routed when they do. Then an event
+goes into all of its lanes at once, or the publish waits for room in them (`room`); from `stop()` on only handlers at work and
+ticks begun before may publish.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Bus:
     # -- publishing ------------------------------------------------------------------------------------------------
 
     async def publish(self, event: Event[Any], lanes: Lanes | None = None) -> None:
-        """Deliver one event to `lanes`, by default those of its class, waiting for room."""
+        """Deliver one event to those of its class, if the filters let it through, or to `lanes`, which asks none; wait for room."""
         require_event(event)
         self.require_loop_thread()
         kept: Event[Any] | None = event

@@ -52,8 +52,8 @@ class Publisher:
 
         Raises `EngineClosed` from `stop()` on, but for handlers at work and ticks begun before until the drain ends;
         `LaneFull` where a handler with `overflow="error"` is full, `BacklogExceeded` beyond `max_backlog`,
-        `WrongThreadError` (a `RuntimeError`) outside the loop's thread, and `TypeError` for anything but an instance of
-        `Event`.
+        `WrongThreadError` (a `RuntimeError`) outside the loop's thread, `TypeError` for anything but an instance of `Event`,
+        and what a filter raises.
         """
         if get_ident() == self._thread:
             try:
