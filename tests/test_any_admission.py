@@ -40,13 +40,10 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 class CallModel:
     """A call of a handler at work."""
 
-    def __init__(
-        self, origin: Origin, events: list[Event[int]], delivery: Delivery | None, order: int
-    ) -> None:
+    def __init__(self, origin: Origin, events: list[Event[int]], delivery: Delivery | None) -> None:
         self.origin = origin
         self.events = events
         self.delivery = delivery
-        self.order = order  # among those that were put back, if it was: they are numbered from 1 on
 
 
 class LaneModel:
@@ -57,18 +54,17 @@ class LaneModel:
         self.wants = wants
         self.workers = workers
         self.untried: list[Event[int]] = []
-        self.returned: list[tuple[int, list[Event[int]], Delivery]] = []
+        self.returned: list[tuple[list[Event[int]], Delivery]] = []  # the last one comes first
         self.calls: list[CallModel] = []
         self.is_paused = False
         self.arrived = 0
         self.dropped = 0
         self.handled = 0
-        self.returns = 0
         self.passed = 0  # at most so many events went over the limit
 
     @property
     def returned_events(self) -> int:
-        return sum(len(events) for _, events, _ in self.returned)
+        return sum(len(events) for events, _ in self.returned)
 
     @property
     def queued(self) -> int:
@@ -306,15 +302,13 @@ class Admission(RuleBasedStateMachine):
         batch = at_once(lane.next_batch()) if delivery is None else delivery.events
         assert batch is not None
         assert 1 <= len(batch) <= lane.max_batch
-        order = 0
         if model.returned:
-            model.returned.sort(key=lambda each: each[0])
-            order, expected, again = model.returned.pop(0)
+            expected, again = model.returned.pop()
             assert delivery is again
         else:
             expected, model.untried = model.untried[: len(batch)], model.untried[len(batch) :]
         keep(1, batch == expected, f"{lane.name} got {batch} instead of {expected}")
-        model.calls.append(CallModel(Origin(self.bus, Kind.CALL, lane), expected, delivery, order))
+        model.calls.append(CallModel(Origin(self.bus, Kind.CALL, lane), expected, delivery))
         with self._arrival_is_kept():
             if lane.waiters:
                 self.bus.room.grant(lane)
@@ -334,10 +328,8 @@ class Admission(RuleBasedStateMachine):
         if call.delivery is not None and isinstance(lane, GatedLane):
             again = call.events[max(len(call.events) - failed, 0) :]
             if again:
-                if not call.order:
-                    model.returns += 1
                 following = call.delivery.again(again)
-                model.returned.append((call.order or model.returns, again[:], following))
+                model.returned.append((again[:], following))
                 lane.put_back(following)
             lane.release(call.delivery)
         model.handled += len(call.events) - len(again)

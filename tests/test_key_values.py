@@ -11,7 +11,7 @@ import anyio
 import pytest
 from calls import Calls, Item, account
 
-from event_flow import AppEngine, Application, Batch, Event, ExceptionEvent, on_event
+from event_flow import AppEngine, Application, Batch, Event, ExceptionEvent, Retry, on_event
 from event_flow.core.handler_options import Overflow
 from event_flow.core.keyed import KeyedLane
 
@@ -256,6 +256,23 @@ async def test_a_failing_key_stops_no_other_key() -> None:
         await engine.wait_idle()
     assert calls.data == [["a1", "a2"], ["b1"]]
     assert account(engine.report) == {"handled": 3, "failed": 2}
+
+
+async def test_what_a_key_fails_with_is_not_tried_again() -> None:
+    """Nobody asks it anew, so it would fail with the same."""
+    failures: list[ExceptionEvent] = []
+    engine = AppEngine()
+
+    async def on_failure(events: list[ExceptionEvent]) -> None:
+        failures.extend(events)
+
+    engine.register_handler(Item, Calls().handle, key=raises, retry=Retry(on=LookupError))
+    engine.register_handler(ExceptionEvent, on_failure)
+    await engine.pub_event(Item(0))
+    async with engine:
+        await anyio.wait_all_tasks_blocked()
+        assert [(type(failure.data), failure.attempt) for failure in failures] == [(LookupError, 1)]
+    assert engine.statistics().retried == 0
 
 
 async def test_a_key_that_exits_ends_the_engine_like_any_user_code() -> None:

@@ -68,7 +68,7 @@ class Bus:
     # -- publishing ------------------------------------------------------------------------------------------------
 
     async def publish(self, event: Event[Any], lanes: Lanes | None = None) -> None:
-        """Deliver one event to those of its class, if the filters let it through, or to `lanes`, which asks none; wait for room."""
+        """Deliver one event, as filters let it through, to the lanes of its class, waiting for room; or as it is to `lanes`."""
         require_event(event)
         self.require_loop_thread()
         kept: Event[Any] | None = event

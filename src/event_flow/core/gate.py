@@ -197,17 +197,18 @@ class GatedLane(Lane):
         """The moment from which a batch may be taken, inf if something must happen first; until `now` means at once."""
         if self.is_paused:
             return math.inf
-        again = self.due_again(now, self.returned)
+        again = self._due_again(now)
         # What is due but for its rate is waited for: others would take each place that it gets free, for ever.
         if self.returned and (self.in_order or self.returned.first.due <= now):
             return again
         return min(again, self._due_untried(now))
 
-    def due_again(self, now: float, returned: Returned) -> float:
+    def _due_again(self, now: float) -> float:
         """When the first of those that were put back may be taken."""
-        if not returned:
+        if not self.returned:
             return math.inf
-        return self.metered(now, returned.first.due, len(returned.first))
+        first = self.returned.first
+        return self.metered(now, first.due, len(first))
 
     def metered(self, now: float, due: float, events: int) -> float:
         """When so many events may be taken that are due at `due`."""
@@ -227,7 +228,7 @@ class GatedLane(Lane):
 
     def take_due(self, now: float) -> Delivery:
         """Take the batch that is due."""
-        if self.due_again(now, self.returned) <= now:
+        if self._due_again(now) <= now:
             return self.take_returned(now, self.returned)
         is_cut = self.queued - self.returned.events > len(self.open)
         closed_by = self.closed_by

@@ -10,6 +10,7 @@ quiet keys cost nothing; and since a key lines up at the end again, a busy one k
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -44,7 +45,6 @@ class KeyQueue:
         "key",
         "numbers",
         "opened_at",
-        "other",
         "returned",
         "timer",
     )
@@ -52,7 +52,6 @@ class KeyQueue:
     def __init__(self, key: Hashable, key_hash: int) -> None:
         self.key: Hashable = key
         self.hash: int = key_hash
-        self.other: KeyQueue | None = None  # the next one whose key has the same hash
         self.events: Events = []  # not tried yet
         self.numbers: list[int] = []  # theirs among all events of the lane, where it drops the oldest
         self.returned: Returned | None = None
@@ -68,10 +67,11 @@ class KeyQueue:
 
 
 class KeyedLane(GatedLane):
-    """A lane that keeps the events of each key apart. `key` is called once for each event, when it is put in.
+    """A lane that keeps the events of each key apart: with none in an open batch every publish is looked at.
 
-    So are the key's `__hash__` and `__eq__`, and never later: they are the user's code too, and may fail by then, as for a
-    database row that the handler has deleted. A dict of keys would ask them whenever a key comes or goes.
+    `key` is called once for each event, when it is put in. So are the key's `__hash__` and `__eq__`, and never later: they are
+    the user's code too, and may fail by then, as for a database row that the handler has deleted. A dict of keys would ask
+    them whenever a key comes or goes.
     """
 
     __slots__ = ("_arrivals", "_key", "_keys", "_latest", "_lingering", "_number", "_ready", "_timers")
@@ -84,7 +84,7 @@ class KeyedLane(GatedLane):
         super().__init__(name, app, **options)
         self._key = key
         self._latest: bool = self.overflow == "latest"
-        self._keys: dict[int, KeyQueue] = {}  # by hash, each the first of a chain
+        self._keys: dict[int, list[KeyQueue]] = {}  # by the hash of the key
         self._ready: OrderedDict[KeyQueue, None] = OrderedDict()
         self._lingering: dict[KeyQueue, None] = {}  # in the order in which they began to
         self._timers: list[tuple[float, int, KeyQueue]] = []  # a heap; only the last timer of a key counts
@@ -110,8 +110,7 @@ class KeyedLane(GatedLane):
                 queue = None  # what was dropped was the last of the same key
         if queue is None:
             queue = KeyQueue(key, key_hash)
-            queue.other = self._keys.get(key_hash)
-            self._keys[key_hash] = queue
+            self._keys.setdefault(key_hash, []).append(queue)
         self._append(event, queue)
         return dropped or self.room
 
@@ -122,13 +121,13 @@ class KeyedLane(GatedLane):
         try:
             key = self._key(event)
             key_hash = hash(key)
-            queue = self._keys.get(key_hash)
-            while queue is not None and not (queue.key is key or queue.key == key):
-                queue = queue.other
+            for queue in self._keys.get(key_hash, ()):
+                if queue.key is key or queue.key == key:
+                    return key, key_hash, queue
         except BaseException as exc:  # noqa: BLE001 - the worker raises it
-            failure = KeyFailure(exc)
-            return failure, hash(failure), None
-        return key, key_hash, queue
+            key = KeyFailure(exc)
+            key_hash = hash(key)
+        return key, key_hash, None
 
     def _append(self, event: Event[Any], queue: KeyQueue) -> None:
         if self.drops:
@@ -200,19 +199,10 @@ class KeyedLane(GatedLane):
             queue.timer = 0
             self._lingering.pop(queue, None)
             self._ready.pop(queue, None)
-            self._unchain(queue)
-
-    def _unchain(self, queue: KeyQueue) -> None:
-        first = self._keys[queue.hash]
-        if first is not queue:
-            while first.other is not queue:
-                assert first.other is not None
-                first = first.other
-            first.other = queue.other
-        elif queue.other is not None:
-            self._keys[queue.hash] = queue.other
-        else:
-            del self._keys[queue.hash]
+            alike = self._keys[queue.hash]
+            alike.remove(queue)
+            if not alike:
+                del self._keys[queue.hash]
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -243,9 +233,8 @@ class KeyedLane(GatedLane):
         if length >= self.full or length < len(queue.events):
             closed_by = "size"
         events = queue.events[:length]
-        del queue.events[
-            :length
-        ]  # a tenth of the time of a copy of what is left, which may be all that the lane holds
+        # A tenth of the time of a copy of what is left, which may be all that the lane holds.
+        del queue.events[:length]
         if self.drops:
             for number in queue.numbers[:length]:
                 del self._arrivals[number]
@@ -270,15 +259,12 @@ class KeyedLane(GatedLane):
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _abandon_queued(self) -> None:
-        for first in self._keys.values():
-            queue: KeyQueue | None = first
-            while queue is not None:
-                if queue.returned:
-                    self._abandon_returned(queue.returned)
-                self.abandon(queue.events)
-                self.held -= len(queue.events)
-                queue.events.clear()
-                queue = queue.other
+        for queue in itertools.chain.from_iterable(self._keys.values()):
+            if queue.returned:
+                self._abandon_returned(queue.returned)
+            self.abandon(queue.events)
+            self.held -= len(queue.events)
+            queue.events.clear()
         self._keys.clear()
         self._lingering.clear()
         self._ready.clear()

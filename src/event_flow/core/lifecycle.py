@@ -243,7 +243,6 @@ class Lifecycle(Observed):
 
     def _finish(self, supervisor: Supervisor) -> ShutdownReport:
         """Nothing runs any more. Called also when the loop is torn down under the engine, so it only sets and closes."""
-
         run = supervisor.run
         report = self._report_of(run.bus, supervisor.tasks_left, run.threads.left)
         run.inbox.close()

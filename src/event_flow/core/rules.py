@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from event_flow.core.gate import Delivery
+from event_flow.core.keyed import KeyFailure
 from event_flow.core.outcome import Failure, events_of, failures_of, leaves, named_failures
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Rules:
 
     def _wait(self, delivery: Delivery, now: float) -> float | None:
         """Seconds to the next attempt, None if none may begin."""
-        if self._retry is None or delivery.is_alone:
+        # A key that has failed is not asked anew.
+        if self._retry is None or delivery.is_alone or isinstance(delivery.key, KeyFailure):
             return None
         attempt = delivery.attempt - delivery.tried
         wait = self._retry.backoff(attempt, self._random)
