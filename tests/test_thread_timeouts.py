@@ -28,7 +28,7 @@ class ThreadDesk(Desk):
         gate: Gate,
         *,
         engine: AppEngine | None = None,
-        fails: Exception | None = None,
+        fails: BaseException | None = None,
         timeout: float = 5,
         **options: Any,
     ) -> None:
@@ -78,6 +78,30 @@ async def test_what_a_late_thread_raises_is_the_cause() -> None:
             await desk.engine.wait_idle()
     assert [letter.data.__cause__ for letter in desk.letters] == [error]
     assert "OSError: late" in desk.letters[0].traceback_str
+
+
+async def test_what_is_to_end_the_engine_does_so_from_a_late_thread_too() -> None:
+    """*Regression*: it was but the cause of a `HandlerTimeout`, and the engine went on."""
+    raised: list[BaseException] = []
+    with gate() as held:
+        desk = ThreadDesk(held, fails=SystemExit(3))
+        await desk.engine.pub_event(Ping(0))
+
+        async def let_it_end() -> None:
+            await held.wait_for()
+            await anyio.sleep(100)
+            held.open()
+            await desk.engine.wait_idle()
+            desk.engine.stop()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(let_it_end)
+            try:
+                await desk.engine.run()
+            except SystemExit as exc:
+                raised.append(exc)
+    assert raised == [desk.fails]
+    assert desk.letters == []
 
 
 async def test_the_next_attempt_waits_for_the_thread() -> None:

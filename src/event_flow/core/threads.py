@@ -138,7 +138,8 @@ class Threads:
             job.leave()
             raise
         try:
-            if verdict is not None:
+            # What is no Exception ends the engine, however late.
+            if verdict is not None and (job.error is None or isinstance(job.error, Exception)):
                 raise verdict from job.error
             if job.error is not None:
                 raise job.error
