@@ -22,12 +22,25 @@ CORE = sorted((PACKAGE / "core").glob("*.py"))
 
 # From the bottom to the top; a file may import from its own layer and from those below, never in a circle.
 LAYERS = (
-    {"batch", "event", "exception", "function", "options", "rate", "report", "retry", "state", "wording"},
+    {
+        "batch",
+        "event",
+        "exception",
+        "function",
+        "log_limit",
+        "options",
+        "rate",
+        "report",
+        "retry",
+        "state",
+        "wording",
+    },
     {"annotation", "declaration", "decorators", "fitting", "handler_options", "parameter"},
     {"backend", "bell", "membership"},
     {
         "activity",
         "bus",
+        "filtering",
         "inbox",
         "invoke",
         "lane",

@@ -24,8 +24,9 @@ from event_flow import (
     schedule,
     task,
 )
-from event_flow.core.failure import LOG_WINDOW, LOGGED_IN_FULL, FailureLog
+from event_flow.core.failure import LOGGED_IN_FULL
 from event_flow.core.lane import Lane
+from event_flow.core.log_limit import WINDOW, LogLimit
 
 
 class Ping(Event[int]):
@@ -520,12 +521,12 @@ async def test_a_bug_of_the_framework_ends_the_engine_in_order_and_leaves_as_its
 
 
 def test_the_first_five_failures_of_a_minute_are_logged_in_full_then_a_count() -> None:
-    log = FailureLog()
+    log = LogLimit(LOGGED_IN_FULL)
     assert [log.count(float(second)) for second in range(8)] == [(True, 0)] * LOGGED_IN_FULL + [
         (False, 0)
     ] * 3
     assert log.skipped == 3
-    assert log.count(LOG_WINDOW - 0.1) == (False, 0)
-    assert log.count(LOG_WINDOW) == (True, 4)
+    assert log.count(WINDOW - 0.1) == (False, 0)
+    assert log.count(WINDOW) == (True, 4)
     assert log.skipped == 0
-    assert log.count(LOG_WINDOW * 10) == (True, 0)
+    assert log.count(WINDOW * 10) == (True, 0)

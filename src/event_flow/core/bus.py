@@ -7,7 +7,6 @@ ticks begun before may publish.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +17,17 @@ from loguru import logger
 from event_flow.core.activity import Activity
 from event_flow.core.event import Event
 from event_flow.core.exception import BacklogExceeded, EngineClosed, WrongThreadError
+from event_flow.core.filtering import Filters
 from event_flow.core.lane import YIELD_AFTER, Lane
 from event_flow.core.origin import Kind, Origin, current_origin
 from event_flow.core.overflow import Overflows
 from event_flow.core.room import Room, Waiter
 from event_flow.core.routing import Lanes, Router
 from event_flow.core.state import EngineState
-from event_flow.core.wording import name_of, safe_repr
+from event_flow.core.wording import safe_repr
 
 if TYPE_CHECKING:
     from event_flow.core.report import ShutdownReport
-
-# Called with every event that is published, before it is routed; what it returns is routed, None is not.
-Filter = Callable[[Event[Any]], Event[Any] | None]
 
 # In these an event is kept for when the handlers run.
 KEPT_STATES = (EngineState.NEW, EngineState.STARTING)
@@ -58,8 +55,7 @@ class Bus:
         self.room: Room = Room(self.activity, max_backlog)
         self.backlog: list[Event[Any]] = []  # published before the handlers run
         self.overflows: Overflows = Overflows()
-        self.filters: tuple[Filter, ...] = ()
-        self.filtered_out: int = 0
+        self.filters: Filters = Filters()
         self.unhandled: int = 0
         self.report: ShutdownReport | None = None  # what became of it all, once everything has ended
         self._unyielded = 0  # events published, as far as known, since the last checkpoint
@@ -73,8 +69,7 @@ class Bus:
         self.require_loop_thread()
         kept: Event[Any] | None = event
         if lanes is None:
-            if self.filters:
-                kept = self.filtered(event, current_origin.get())
+            kept = self.filtered(event, current_origin.get())
             lanes = () if kept is None else self.router.lanes_for(type(kept))
         self._see(lanes)
         if self._unyielded >= YIELD_AFTER:
@@ -103,11 +98,10 @@ class Bus:
         """Deliver one event now, or raise `WouldBlock`."""
         require_event(event)
         self.require_loop_thread()
-        if self.filters:
-            kept = self.filtered(event, current_origin.get())
-            if kept is None:
-                return
-            event = kept
+        kept = self.filtered(event, current_origin.get())
+        if kept is None:
+            return
+        event = kept
         lanes = self.router.lanes_for(type(event))
         self._see(lanes)
         waiter = self.admit(event, current_origin.get(), lanes)
@@ -123,20 +117,14 @@ class Bus:
 
         Raises `EngineClosed`, before a filter is asked, and what a filter raises.
         """
-        if self.filters and self.state not in KEPT_STATES:
+        if not self.filters:
+            return event
+        if self.state not in KEPT_STATES:
             self._require_open(origin)
-        for accept in self.filters:
-            kept = accept(event)
-            if kept is None:
-                self.filtered_out += 1
-                self._unyielded += 1
-                return None
-            if not isinstance(kept, Event):
-                raise TypeError(
-                    f"a filter returns an Event or None: {name_of(accept)} returned {safe_repr(kept)}"
-                )
-            event = kept
-        return event
+        kept = self.filters.accept(event)
+        if kept is None:
+            self._unyielded += 1
+        return kept
 
     def admit(self, event: Event[Any], origin: Origin | None, lanes: Lanes | None = None) -> Waiter | None:
         """Deliver `event` and return None, or return the waiter for it, parked; the caller sets its `notify`.

@@ -6,7 +6,6 @@ A failing handler, tick or task is an outcome: logged, counted, and published as
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,42 +18,18 @@ from event_flow.core.backend import NativeTask
 from event_flow.core.bus import Bus
 from event_flow.core.event import Event, ExceptionEvent, Redeliver
 from event_flow.core.exception import BacklogExceeded, EngineClosed, LaneFull
+from event_flow.core.log_limit import LogLimit
 from event_flow.core.options import OnError
 from event_flow.core.origin import current_origin
 from event_flow.core.outcome import is_cancelled_by_scope, what_happened
 from event_flow.core.wording import counted, safe_repr
 
-# A handler that fails a thousand times a second must not be what fills the disk: in a minute so many failures of one
-# handler are logged in full, the others counted.
+# So many failures of one handler are logged in full, in a minute; the others are counted.
 LOGGED_IN_FULL = 5
-LOG_WINDOW = 60.0
 
 
 def _nobody_listens(error: BaseException) -> None:
     raise error
-
-
-class FailureLog:
-    """Decides which failures of one handler are logged in full. Told the time, in seconds of any clock."""
-
-    def __init__(self) -> None:
-        self._window_ends = -math.inf
-        self._in_window = 0
-
-    def count(self, now: float) -> tuple[bool, int]:
-        """A failure happened: whether to log it in full, and how many before it were not and are to be mentioned now."""
-        skipped = 0
-        if now >= self._window_ends:
-            skipped = self.skipped
-            self._window_ends = now + LOG_WINDOW
-            self._in_window = 0
-        self._in_window += 1
-        return self._in_window <= LOGGED_IN_FULL, skipped
-
-    @property
-    def skipped(self) -> int:
-        """Failures of the current window that were not logged."""
-        return max(0, self._in_window - LOGGED_IN_FULL)
 
 
 class Failures:
@@ -67,7 +42,7 @@ class Failures:
         self.supervisor: NativeTask | None = None
         self.is_loop_ending = False  # native cancellation has reached the supervisor, and was answered
         self._logs: dict[
-            tuple[str, str, str], FailureLog
+            tuple[str, str, str], LogLimit
         ] = {}  # by the names of handler and application, and level
 
     async def examine(self, exc: BaseException, name: str) -> BaseException | None:
@@ -142,7 +117,9 @@ class Failures:
 
     def _may_log(self, name: str, app: str, level: str) -> bool:
         """Whether to log a failure in full, which is counted. Before that, mentions those that were not."""
-        in_full, skipped = self._logs.setdefault((name, app, level), FailureLog()).count(anyio.current_time())
+        in_full, skipped = self._logs.setdefault((name, app, level), LogLimit(LOGGED_IN_FULL)).count(
+            anyio.current_time()
+        )
         self._mention(name, app, level, skipped)
         return in_full
 

@@ -99,7 +99,7 @@ class KeyedLane(GatedLane):
         if self._latest and queue is not None and queue.events:
             queue.events[0] = event
             self.dropped += 1
-            return -1
+            return 0  # nothing to tell: it is what "latest" is for
         dropped = 0
         if self.drops and self.room <= 0:
             self.dropped += 1

@@ -29,10 +29,11 @@ from event_flow.core.backend import (
 )
 from event_flow.core.bell import Bell
 from event_flow.core.branch import Branch
-from event_flow.core.bus import Bus, Filter
+from event_flow.core.bus import Bus
 from event_flow.core.control import Handlers
 from event_flow.core.exception import EngineClosed, EngineStateError
 from event_flow.core.failure import Failures
+from event_flow.core.filtering import Filter
 from event_flow.core.handler_options import HandlerDeclaration
 from event_flow.core.hooks import Hook
 from event_flow.core.membership import Node

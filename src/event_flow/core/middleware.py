@@ -8,7 +8,7 @@ from typing import Any
 
 from event_flow.core.backend import interruptible
 from event_flow.core.batch import Batch
-from event_flow.core.wording import safe_repr
+from event_flow.core.wording import name_of, safe_repr
 
 CallNext = Callable[[Batch[Any]], Awaitable[None]]
 Middleware = Callable[[Batch[Any], CallNext], Awaitable[None]]
@@ -34,7 +34,7 @@ async def _call_through(middleware: Middleware, following: CallNext, batch: Batc
     async def call_next(batch: Batch[Any]) -> None:
         if not isinstance(batch, Batch):
             raise TypeError(
-                f"call_next takes the Batch, not {safe_repr(batch)}: write `await call_next(batch)`"
+                f"{name_of(middleware)}: call_next takes the Batch, not {safe_repr(batch)}: write `await call_next(batch)`"
             )
         await following(batch)
 

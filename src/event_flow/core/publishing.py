@@ -8,9 +8,10 @@ from threading import get_ident
 from typing import Any
 
 from event_flow.core.backend import uninterrupted
-from event_flow.core.bus import Bus, Filter, require_event
+from event_flow.core.bus import Bus, require_event
 from event_flow.core.event import Event
 from event_flow.core.exception import WrongThreadError
+from event_flow.core.filtering import Filter, Filters
 from event_flow.core.inbox import Inbox
 from event_flow.core.routing import Lanes
 
@@ -37,7 +38,9 @@ class Publisher:
         self._use_filters()
 
     def _use_filters(self) -> None:
-        self._bus.filters = tuple(self._filters)
+        dropped = self._bus.filters.dropped
+        self._bus.filters = Filters(tuple(self._filters))
+        self._bus.filters.dropped = dropped
         # With filters nothing is to be found by the fast path: it has no time for them.
         self._routes = {} if self._filters else self._bus.router.routes
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from event_flow.core.annotation import EventClasses
-from event_flow.core.bus import Filter
 from event_flow.core.declaration import takes_batch
 from event_flow.core.decorators import event_classes
 from event_flow.core.event import Event
 from event_flow.core.exception import DeclarationError
+from event_flow.core.filtering import Filter
 from event_flow.core.function import is_async
 from event_flow.core.handler_options import HandlerDeclaration, HandlerOptions, merged
 from event_flow.core.hooks import Hook

@@ -64,6 +64,9 @@ class Rules:
         verdict = Verdict()
         wait = self._wait(delivery, now)
         fates = self._fates(failures_of(error, delivery.events), may_retry=wait is not None)
+        if isinstance(delivery.key, KeyFailure):
+            # Nor would it be after a pause: it would pause again.
+            fates["dead_letter"] += fates.pop("pause", [])
         verdict.retried, verdict.kept, verdict.fatal = fates["retry"], fates["pause"], fates["stop"]
         lost = fates["dead_letter"] or fates["discard"]
         if self._isolate and len(lost) == len(delivery) > 1 and named_failures(error) is None:
@@ -88,7 +91,7 @@ class Rules:
         elapsed = 0.0 if delivery.began is None else now - delivery.began
         return wait if self._retry.allows_next(attempt, elapsed=elapsed, wait=wait) else None
 
-    def _fates(self, failures: Sequence[Failure], *, may_retry: bool) -> Mapping[str, list[Failure]]:
+    def _fates(self, failures: Sequence[Failure], *, may_retry: bool) -> defaultdict[str, list[Failure]]:
         """The failures by what happens to them; each exception is looked at once."""
         fates: defaultdict[str, list[Failure]] = defaultdict(list)
         known: dict[int, str] = {}

@@ -18,6 +18,10 @@ from loguru import logger
 
 from event_flow.core.backend import LoopGone, Wake, context_of_a_thread
 from event_flow.core.exception import EngineClosed, HandlerTimeout
+from event_flow.core.log_limit import LogLimit
+
+# Of one name, in a minute. Each fails, too, and is counted there.
+OVERDUE_CALLS_LOGGED = 5
 
 
 class Job:
@@ -81,22 +85,6 @@ class WorkerThread(threading.Thread):
             del job
 
 
-async def _overdue(job: Job, timeout: float) -> HandlerTimeout | None:
-    """Wait until the call is done, or its time is over: what to say of it then."""
-    with anyio.move_on_after(timeout):
-        await job.done.wait()
-    if job.done.is_set():
-        return None
-    logger.bind(thread=job.name, timeout=timeout).warning(
-        "{} runs longer than timeout={:g} s, and a thread cannot be cancelled: what comes next waits for it",
-        job.name,
-        timeout,
-    )
-    return HandlerTimeout(
-        f"{job.name} took longer than timeout={timeout:g} s", handler=job.name, timeout=timeout
-    )
-
-
 def lender_of(thread: threading.Thread) -> Threads | None:
     """The threads among whose places is the one that `thread` holds; None if it holds none."""
     return thread.threads if isinstance(thread, WorkerThread) and thread.pooled else None
@@ -111,6 +99,7 @@ class Threads:
         self._workers: set[WorkerThread] = set()
         self._idle: list[WorkerThread] = []
         self._running: set[Job] = set()
+        self._overdue_calls: dict[str, LogLimit] = {}  # by their names
         self._closed = False
 
     async def run(
@@ -132,7 +121,7 @@ class Threads:
             await self._places.acquire_on_behalf_of(job)
         self._submit(job, pooled=not own_thread)
         try:
-            verdict = None if timeout is None else await _overdue(job, timeout)
+            verdict = None if timeout is None else await self._overdue(job, timeout)
             await job.done.wait()
         except BaseException:
             job.leave()
@@ -146,6 +135,23 @@ class Threads:
             return job.result
         finally:
             del job, context, verdict  # the error's traceback refers to this frame
+
+    async def _overdue(self, job: Job, timeout: float) -> HandlerTimeout | None:
+        """Wait until the call is done, or its time is over: what to say of it then."""
+        with anyio.move_on_after(timeout):
+            await job.done.wait()
+        if job.done.is_set():
+            return None
+        limit = self._overdue_calls.setdefault(job.name, LogLimit(OVERDUE_CALLS_LOGGED))
+        if limit.count(anyio.current_time())[0]:
+            logger.bind(thread=job.name, timeout=timeout).warning(
+                "{} runs longer than timeout={:g} s, and a thread cannot be cancelled: what comes next waits for it",
+                job.name,
+                timeout,
+            )
+        return HandlerTimeout(
+            f"{job.name} took longer than timeout={timeout:g} s", handler=job.name, timeout=timeout
+        )
 
     def lend_place(self) -> None:
         """A pooled call waits for the engine: another one may run meanwhile."""
