@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from event_flow import Event, Rate
-from event_flow.core.gate import Delivery
+from event_flow.core.attempt import Attempt
 
 Events = list[Event[Any]]
 
@@ -74,15 +74,15 @@ class RateModel:
 
 @dataclass(eq=False)
 class Returned:
-    """A delivery that was put back."""
+    """A attempt that was put back."""
 
-    delivery: Delivery
+    attempt: Attempt
     events: Events
     order: int  # of those that are due at once, the highest comes first where several are at work
 
     @property
     def due(self) -> float:
-        return self.delivery.due
+        return self.attempt.due
 
     @property
     def published(self) -> int:
@@ -110,7 +110,7 @@ class Line:
 
 @dataclass(eq=False)
 class Expected:
-    """What may be taken now: a delivery that was put back, or a length of what was not tried."""
+    """What may be taken now: a attempt that was put back, or a length of what was not tried."""
 
     line: Line
     returned: Returned | None = None

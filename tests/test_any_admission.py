@@ -13,8 +13,9 @@ from machines import machine_test, run_machine
 from records import keep
 
 from event_flow import BacklogExceeded, EngineClosed, Event, LaneFull
+from event_flow.core.attempt import Attempt
 from event_flow.core.bus import Bus
-from event_flow.core.gate import Delivery, GatedLane
+from event_flow.core.gate import GatedLane
 from event_flow.core.handler_options import Overflow
 from event_flow.core.keyed import KeyedLane
 from event_flow.core.lane import Lane
@@ -40,10 +41,10 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
 class CallModel:
     """A call of a handler at work."""
 
-    def __init__(self, origin: Origin, events: list[Event[int]], delivery: Delivery | None) -> None:
+    def __init__(self, origin: Origin, events: list[Event[int]], attempt: Attempt | None) -> None:
         self.origin = origin
         self.events = events
-        self.delivery = delivery
+        self.attempt = attempt
 
 
 class LaneModel:
@@ -54,7 +55,7 @@ class LaneModel:
         self.wants = wants
         self.workers = workers
         self.untried: list[Event[int]] = []
-        self.returned: list[tuple[list[Event[int]], Delivery]] = []  # the last one comes first
+        self.returned: list[tuple[list[Event[int]], Attempt]] = []  # the last one comes first
         self.calls: list[CallModel] = []
         self.is_paused = False
         self.arrived = 0
@@ -298,17 +299,17 @@ class Admission(RuleBasedStateMachine):
         lane = model.lane
         if not model.may_take:
             return False
-        delivery = at_once(lane.next_delivery()) if isinstance(lane, GatedLane) else None
-        batch = at_once(lane.next_batch()) if delivery is None else delivery.events
+        attempt = at_once(lane.next_attempt()) if isinstance(lane, GatedLane) else None
+        batch = at_once(lane.next_batch()) if attempt is None else attempt.events
         assert batch is not None
         assert 1 <= len(batch) <= lane.max_batch
         if model.returned:
             expected, again = model.returned.pop()
-            assert delivery is again
+            assert attempt is again
         else:
             expected, model.untried = model.untried[: len(batch)], model.untried[len(batch) :]
         keep(1, batch == expected, f"{lane.name} got {batch} instead of {expected}")
-        model.calls.append(CallModel(Origin(self.bus, Kind.CALL, lane), expected, delivery))
+        model.calls.append(CallModel(Origin(self.bus, Kind.CALL, lane), expected, attempt))
         with self._arrival_is_kept():
             if lane.waiters:
                 self.bus.room.grant(lane)
@@ -325,13 +326,13 @@ class Admission(RuleBasedStateMachine):
             return False
         call = model.calls.pop(which % len(model.calls))
         again: list[Event[int]] = []
-        if call.delivery is not None and isinstance(lane, GatedLane):
+        if call.attempt is not None and isinstance(lane, GatedLane):
             again = call.events[max(len(call.events) - failed, 0) :]
             if again:
-                following = call.delivery.again(again)
+                following = call.attempt.again(again)
                 model.returned.append((again[:], following))
                 lane.put_back(following)
-            lane.release(call.delivery)
+            lane.release(call.attempt)
         model.handled += len(call.events) - len(again)
         lane.handled = model.handled
         call.origin.end()

@@ -51,8 +51,8 @@ LAYERS = (
         "routing",
         "threads",
     },
-    {"gate", "keyed", "middleware", "publishing", "rules"},
-    {"attempts", "background", "branch", "delivery", "failure", "housing", "run", "scheduling"},
+    {"attempt", "gate", "keyed", "middleware", "publishing", "rules"},
+    {"background", "branch", "delivery", "failure", "housing", "run", "scheduling", "trying"},
     {
         "accounting",
         "assembly",

@@ -53,7 +53,7 @@ NOT_ON_ASYNCIO = {
 BY_CHANCE = {("supervision.py", "await outlive_cancellation(checkpoint)")}
 OWN_TASK = "user code has cancelled its own task, as only asyncio's can"
 NOT_ON_TRIO = {
-    ("attempts.py", "await self._error(delivery.events, exc)"): OWN_TASK,
+    ("trying.py", "await self._error(attempt.events, exc)"): OWN_TASK,
     ("background.py", "await self.failures.forget_cancellation()"): OWN_TASK,
     ("background.py", "await self.failures.examine(exc, self.name)"): OWN_TASK,
     ("delivery.py", "await self._error(batch, exc)"): OWN_TASK,

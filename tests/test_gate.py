@@ -10,7 +10,8 @@ import pytest
 
 from event_flow import Event, Rate
 from event_flow.core import keyed
-from event_flow.core.gate import Delivery, GatedLane
+from event_flow.core.attempt import Attempt
+from event_flow.core.gate import GatedLane
 from event_flow.core.keyed import KeyedLane
 
 LaneT = TypeVar("LaneT", bound=GatedLane)
@@ -49,13 +50,13 @@ class Time:
         self.lanes.append(lane)
         return lane
 
-    def take(self, lane: GatedLane) -> Delivery:
+    def take(self, lane: GatedLane) -> Attempt:
         assert lane.due(self.now) <= self.now
         return lane.take_due(self.now)
 
-    def end(self, lane: GatedLane, delivery: Delivery) -> None:
-        lane.running -= len(delivery)
-        lane.release(delivery)
+    def end(self, lane: GatedLane, attempt: Attempt) -> None:
+        lane.running -= len(attempt)
+        lane.release(attempt)
 
 
 @pytest.fixture
@@ -71,8 +72,8 @@ def put(lane: GatedLane, *data: Any) -> None:
         lane.put(A(each))
 
 
-def data(delivery: Delivery) -> list[Any]:
-    return [event.data for event in delivery.events]
+def data(attempt: Attempt) -> list[Any]:
+    return [event.data for event in attempt.events]
 
 
 def test_a_retry_that_is_due_waits_for_its_rate_and_nothing_goes_past_it(time: Time) -> None:
@@ -176,10 +177,10 @@ def test_a_key_that_changes_its_hash_holds_nothing_up(time: Time) -> None:
     lane = time.keyed(key=lambda _: key, max_batch=1)
     put(lane, 0, 1)
     for expected in (0, 1):
-        delivery = time.take(lane)
-        assert data(delivery) == [expected]
+        attempt = time.take(lane)
+        assert data(attempt) == [expected]
         key.value += 1
-        time.end(lane, delivery)
+        time.end(lane, attempt)
     assert lane.due(time.now) == math.inf
 
 

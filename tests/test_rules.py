@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from event_flow import BatchFailed, Event, HandlerTimeout, Retry
-from event_flow.core.gate import Delivery, Returned
+from event_flow.core.attempt import Attempt, Returned
 from event_flow.core.handler_options import HandlerOptions
 from event_flow.core.outcome import error_of, failures_of
 from event_flow.core.rules import Rules, Verdict
@@ -35,15 +35,15 @@ def rules(**options: Any) -> Rules:
     return Rules(HandlerOptions("App.on_ping", options))
 
 
-def delivery(*events: Ping) -> Delivery:
+def attempt(*events: Ping) -> Attempt:
     """One at its first attempt, which began at 0."""
-    made = Delivery(list(events or (ONE, TWO, THREE)), "key", "size")
+    made = Attempt(list(events or (ONE, TWO, THREE)), "key", "size")
     made.began = 0.0
     return made
 
 
 def judged(error: Exception, *events: Ping, **options: Any) -> Verdict:
-    return rules(**options).judge(delivery(*events), error, now=0.0)
+    return rules(**options).judge(attempt(*events), error, now=0.0)
 
 
 def parts(verdict: Verdict) -> dict[str, list[tuple[Event[Any], Exception]]]:
@@ -52,7 +52,7 @@ def parts(verdict: Verdict) -> dict[str, list[tuple[Event[Any], Exception]]]:
     return {name: part for name in names if (part := getattr(verdict, name))}
 
 
-def events_of(deliveries: Sequence[Delivery]) -> list[list[Event[Any]]]:
+def events_of(deliveries: Sequence[Attempt]) -> list[list[Event[Any]]]:
     return [each.events for each in deliveries]
 
 
@@ -118,10 +118,10 @@ def test_one_error_stays_itself_and_several_say_which_event_failed_with_which() 
 
 
 def test_what_failed_is_tried_again_after_a_wait() -> None:
-    first = delivery()
+    first = attempt()
     verdict = rules(retry=Retry(on=Plain, **EVERY_SECOND)).judge(first, BatchFailed({TWO: Plain()}), now=5.0)
     (again,) = verdict.again
-    assert (again.events, again.attempt, again.due, verdict.wait) == ([TWO], 2, 6.0, 1.0)
+    assert (again.events, again.number, again.due, verdict.wait) == ([TWO], 2, 6.0, 1.0)
     assert (again.key, again.closed_by, again.began) == ("key", "size", 0.0)
     assert verdict.failed == 0
 
@@ -144,32 +144,32 @@ def test_each_event_by_its_own_error() -> None:
 
 def test_attempts_come_to_an_end() -> None:
     judge = rules(retry=Retry(on=Plain, attempts=3)).judge
-    second = judge(delivery(), Plain(), 0.0).again[0]
+    second = judge(attempt(), Plain(), 0.0).again[0]
     third = judge(second, Plain(), 0.0).again[0]
-    assert (second.attempt, third.attempt) == (2, 3)
+    assert (second.number, third.number) == (2, 3)
     last = judge(third, Plain(), 0.0)
     assert (last.again, last.failed) == ([], 3)
 
 
 def test_no_attempt_begins_after_the_time_within_which() -> None:
     judge = rules(retry=Retry(on=Plain, within=10, **EVERY_SECOND)).judge
-    assert judge(delivery(), Plain(), 9.0).again
-    assert not judge(delivery(), Plain(), 9.1).again
+    assert judge(attempt(), Plain(), 9.0).again
+    assert not judge(attempt(), Plain(), 9.1).again
 
 
 def test_the_same_seed_waits_alike_in_each_run() -> None:
     retry = Retry(on=Plain, seed=7, attempts=None)
-    waits = [Rules(HandlerOptions("", {"retry": retry})).judge(delivery(), Plain(), 0.0).wait for _ in "ab"]
+    waits = [Rules(HandlerOptions("", {"retry": retry})).judge(attempt(), Plain(), 0.0).wait for _ in "ab"]
     assert waits == [retry.backoff(1, Random(7))] * 2
 
 
 def test_a_seed_waits_alike_whatever_else_fails() -> None:
     """One number is drawn for each failed attempt."""
     judge = rules(retry=Retry(on=Plain, seed=7)).judge
-    judge(delivery(), OSError(), 0.0)
+    judge(attempt(), OSError(), 0.0)
     random = Random(7)
     random.random()
-    assert judge(delivery(), Plain(), 0.0).wait == Retry(on=Plain).backoff(1, random)
+    assert judge(attempt(), Plain(), 0.0).wait == Retry(on=Plain).backoff(1, random)
 
 
 def test_a_timeout_is_tried_again_like_any_error() -> None:
@@ -209,10 +209,10 @@ def test_what_a_predicate_raises_comes_out() -> None:
 
 def test_each_event_alone_after_the_last_attempt() -> None:
     judge = rules(isolate=True, retry=Retry(on=Plain, attempts=2)).judge
-    (second,) = judge(delivery(), Plain(), 0.0).again
+    (second,) = judge(attempt(), Plain(), 0.0).again
     verdict = judge(second, Plain(), 0.0)
     assert events_of(verdict.again) == [[ONE], [TWO], [THREE]]
-    assert all(each.is_alone and each.attempt == 3 for each in verdict.again)
+    assert all(each.is_alone and each.number == 3 for each in verdict.again)
     assert verdict.failed == 0
     alone = judge(verdict.again[1], Plain(), 0.0)
     assert (alone.again, [event for event, _ in alone.dead]) == ([], [TWO])
@@ -280,18 +280,18 @@ def test_a_group_that_is_named_itself_is_looked_up_as_it_is() -> None:
 
 def test_what_is_kept_has_all_its_attempts_anew() -> None:
     judge = rules(retry=Retry(on=OSError, attempts=2, within=10), on_failure={Plain: "pause"}).judge
-    (second,) = judge(delivery(), OSError(), 1.0).again
+    (second,) = judge(attempt(), OSError(), 1.0).again
     (kept,) = judge(second, Plain(), 2.0).again
-    assert (kept.attempt, kept.began) == (3, None)
+    assert (kept.number, kept.began) == (3, None)
     kept.began = 100.0
     (fourth,) = judge(kept, OSError(), 101.0).again
-    assert fourth.attempt == 4
+    assert fourth.number == 4
     assert judge(fourth, OSError(), 102.0).failed == 3
 
 
 def test_an_isolated_event_that_is_kept_has_all_its_attempts_anew() -> None:
     judge = rules(isolate=True, retry=Retry(on=OSError), on_failure={Plain: "pause"}).judge
-    alone = judge(delivery(), ValueError(), 0.0).again[0]
+    alone = judge(attempt(), ValueError(), 0.0).again[0]
     (kept,) = judge(alone, Plain(), 0.0).again
     kept.began = 0.0
     assert judge(kept, OSError(), 0.0).again
@@ -310,9 +310,9 @@ def test_a_group_of_nothing_but_named_failures_names_them_all() -> None:
 
 @pytest.mark.parametrize("in_order", [True, False])
 def test_of_parts_that_are_due_at_once_the_last_that_is_put_back_comes_first(in_order: bool) -> None:
-    """*Regression*: two parts of a delivery that had been put back before were compared, which deliveries cannot be."""
+    """*Regression*: two parts of a attempt that had been put back before were compared, which deliveries cannot be."""
     returned = Returned(in_order=in_order)
-    returned.push(delivery())
+    returned.push(attempt())
     whole = returned.pop()
     returned.push(whole.again([TWO], due=1.0))
     returned.push(whole.again([ONE], due=1.0))
@@ -322,7 +322,7 @@ def test_of_parts_that_are_due_at_once_the_last_that_is_put_back_comes_first(in_
 def test_in_order_an_earlier_event_that_waits_comes_first() -> None:
     returned = Returned(in_order=True)
     for event in (TWO, ONE):
-        returned.push(delivery(event))
+        returned.push(attempt(event))
     first = returned.pop()
     returned.push(first.again([ONE], due=9.0))
     assert returned.first.events == [ONE]

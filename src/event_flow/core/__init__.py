@@ -6,7 +6,7 @@ In the order it happens: `publishing` (what users call, the fast path) → `bus`
 (what became of it). `origin` tells which user code publishes, `activity` whether anything is at work.
 
 A handler with options that ask for more has other rooms on the same way: its lane is a `gate` (a batch waits for company,
-for its rate, for another attempt), or `keyed` (a queue for each key), `attempts` delivers through `middleware`, and
+for its rate, for another attempt), or `keyed` (a queue for each key), `trying` makes each `attempt` through `middleware`, and
 `rules` say what follows a failure. `housing` chooses them. The values that options take are `rate` and `retry`.
 
 Before that, `decorators`, `handler_options`, `parameter`, `annotation` and `declaration` say what a class declares; a handler

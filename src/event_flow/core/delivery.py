@@ -1,7 +1,7 @@
 """The worker of a lane: takes a batch, calls the handler, and settles what became of it.
 
 This one has nothing but the handler and the log to think of. Where a handler has options that ask for more, it is
-`attempts` that calls it, in the same loop.
+`trying` that calls it, in the same loop.
 """
 
 from __future__ import annotations

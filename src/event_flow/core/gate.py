@@ -8,14 +8,14 @@ full, a publish waits for it, the engine drains. So no timer runs for an event t
 from __future__ import annotations
 
 import math
-from bisect import insort_right
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from anyio import current_time
 
+from event_flow.core.attempt import Attempt, Returned
 from event_flow.core.event import Event
-from event_flow.core.lane import Events, Lane
+from event_flow.core.lane import Lane
 from event_flow.core.rate import Meter, Rate
 
 if TYPE_CHECKING:
@@ -23,92 +23,8 @@ if TYPE_CHECKING:
     from event_flow.core.handler_options import Overflow
 
 
-class Delivery:
-    """A batch on its way through its attempts: what the next one is, and what came before."""
-
-    __slots__ = (
-        "attempt",
-        "began",
-        "closed_by",
-        "due",
-        "events",
-        "is_alone",
-        "key",
-        "place",
-        "tried",
-    )
-
-    def __init__(self, events: Events, key: Hashable, closed_by: ClosedBy, place: Any = None) -> None:
-        self.events: Events = events  # the engine's own list
-        self.key: Hashable = key
-        self.place: Any = place  # where its lane keeps what has this key
-        self.closed_by: ClosedBy = closed_by
-        self.attempt: int = 1
-        self.tried: int = 0  # attempts before the handler was resumed: they count no more
-        self.began: float | None = None  # when the first attempt that counts did
-        self.due: float = -math.inf  # when the next one may
-        self.is_alone: bool = False  # the one event of a batch that was given up, in its last attempt
-
-    def __len__(self) -> int:
-        return len(self.events)
-
-    def again(self, events: Events, *, due: float = -math.inf) -> Delivery:
-        """The next attempt, at these of the events."""
-        following = Delivery(events, self.key, self.closed_by, self.place)
-        following.attempt = self.attempt + 1
-        following.tried, following.began = self.tried, self.began
-        following.due, following.is_alone = due, self.is_alone
-        return following
-
-    def anew(self, events: Events) -> Delivery:
-        """The same, but all attempts are allowed once more."""
-        following = self.again(events)
-        following.tried, following.began, following.is_alone = self.attempt, None, False
-        return following
-
-    def alone(self, event: Event[Any]) -> Delivery:
-        """The last attempt at one of the events."""
-        following = self.again([event])
-        following.is_alone = True
-        return following
-
-
-class Returned:
-    """Deliveries that were put back, the one put back last in front; unless it is `in_order`, the one that is due first.
-
-    What is put back `in_order` is what was at work, or parts of it, and all else that is here came after that. Of several
-    parts the first is put back last.
-    """
-
-    __slots__ = ("_in_order", "_waiting", "events")
-
-    def __init__(self, *, in_order: bool) -> None:
-        self._in_order = in_order
-        self._waiting: list[Delivery] = []  # the first one last: there a list is quick to change
-        self.events: int = 0
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    @property
-    def first(self) -> Delivery:
-        return self._waiting[-1]
-
-    def push(self, delivery: Delivery) -> None:
-        self.events += len(delivery)
-        if self._in_order:
-            self._waiting.append(delivery)
-        else:
-            insort_right(self._waiting, delivery, key=lambda waiting: -waiting.due)
-
-    def pop(self) -> Delivery:
-        delivery = self._waiting.pop()
-        self.events -= len(delivery)
-        return delivery
-
-
 class GatedLane(Lane):
-    """A lane that hands out deliveries. One that was put back comes before what was queued later.
+    """A lane that hands out attempts. One that was put back comes before what was queued later.
 
     With `in_order` nothing else is taken until it is: for a lane with one worker.
     """
@@ -160,26 +76,26 @@ class GatedLane(Lane):
             self.allowance = min(self.allowance, last - 1, self.mark + room - 1)
         return room
 
-    def put_back(self, delivery: Delivery) -> None:
+    def put_back(self, attempt: Attempt) -> None:
         """Queue what was taken for another attempt, over the limit if need be; abandon it if the lane is closed."""
         if self.is_closed:
-            self.abandon(delivery.events)
+            self.abandon(attempt.events)
         else:
-            self.held += len(delivery)
-            self.returned.push(delivery)
+            self.held += len(attempt)
+            self.returned.push(attempt)
             self.renew()
             self.stir()
 
     # -- out -------------------------------------------------------------------------------------------------------
 
-    async def next_delivery(self) -> Delivery | None:
+    async def next_attempt(self) -> Attempt | None:
         """Wait until a batch is due and take it, which frees its places; None when the lane is closed."""
         if self.turn is None:
-            return await self._next_delivery()
+            return await self._next_attempt()
         async with self.turn:
-            return await self._next_delivery()
+            return await self._next_attempt()
 
-    async def _next_delivery(self) -> Delivery | None:
+    async def _next_attempt(self) -> Attempt | None:
         while not self.is_closed:
             now = self.clock()
             due = self.due(now)
@@ -188,7 +104,7 @@ class GatedLane(Lane):
             await self.wait_change(due)
         return None
 
-    def take_if_due(self) -> Delivery | None:
+    def take_if_due(self) -> Attempt | None:
         """Take a batch without waiting, None if none is due."""
         now = self.clock()
         return self.take_due(now) if self.due(now) <= now else None
@@ -226,7 +142,7 @@ class GatedLane(Lane):
         """No batch is to wait for company: there is no room for it, or none will come."""
         return self.is_draining or self.room <= 0 or bool(self.waiters)
 
-    def take_due(self, now: float) -> Delivery:
+    def take_due(self, now: float) -> Attempt:
         """Take the batch that is due."""
         if self._due_again(now) <= now:
             return self.take_returned(now, self.returned)
@@ -237,16 +153,16 @@ class GatedLane(Lane):
             closed_by = "size"
         if self.meter is not None:
             self.meter.take(now, len(events))
-        return Delivery(events, None, closed_by)
+        return Attempt(events, None, closed_by)
 
-    def take_returned(self, now: float, returned: Returned) -> Delivery:
+    def take_returned(self, now: float, returned: Returned) -> Attempt:
         """Take the first of those that were put back."""
-        delivery = returned.pop()
-        self.held -= len(delivery)
-        self.count_call(len(delivery))
+        attempt = returned.pop()
+        self.held -= len(attempt)
+        self.count_call(len(attempt))
         if self.meter is not None:
-            self.meter.take(now, len(delivery))
-        return delivery
+            self.meter.take(now, len(attempt))
+        return attempt
 
     def most(self, now: float) -> int:
         """How many events may be in a batch that is taken now."""
@@ -261,7 +177,7 @@ class GatedLane(Lane):
             return "size"
         return "linger" if self.linger else "idle"
 
-    def release(self, delivery: Delivery) -> None:
+    def release(self, attempt: Attempt) -> None:
         """The call with `delivery` has ended."""
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -272,6 +188,6 @@ class GatedLane(Lane):
 
     def _abandon_returned(self, returned: Returned) -> None:
         while returned:
-            delivery = returned.pop()
-            self.held -= len(delivery)
-            self.abandon(delivery.events)
+            attempt = returned.pop()
+            self.held -= len(attempt)
+            self.abandon(attempt.events)

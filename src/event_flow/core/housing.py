@@ -99,9 +99,9 @@ def _gated_worker(
     run: Run,
     call: Callable[[Any], Awaitable[Any]],
 ) -> Callable[[], Worker]:
-    from event_flow.core.attempts import AttemptWorker
     from event_flow.core.middleware import chain
     from event_flow.core.rules import Rules
+    from event_flow.core.trying import AttemptWorker
 
     takes_batch = declaration.takes_batch
     if middleware:

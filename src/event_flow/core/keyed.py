@@ -17,8 +17,9 @@ from collections.abc import Callable, Hashable
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
+from event_flow.core.attempt import Attempt, Returned
 from event_flow.core.event import Event
-from event_flow.core.gate import Delivery, GatedLane, Returned
+from event_flow.core.gate import GatedLane
 from event_flow.core.lane import Events
 
 if TYPE_CHECKING:
@@ -157,15 +158,15 @@ class KeyedLane(GatedLane):
         self._forget_if_empty(queue)
         return True
 
-    def put_back(self, delivery: Delivery) -> None:
+    def put_back(self, attempt: Attempt) -> None:
         if self.is_closed:
-            self.abandon(delivery.events)
+            self.abandon(attempt.events)
         else:
-            self.held += len(delivery)
-            queue: KeyQueue = delivery.place
+            self.held += len(attempt)
+            queue: KeyQueue = attempt.place
             if queue.returned is None:
                 queue.returned = Returned(in_order=True)
-            queue.returned.push(delivery)
+            queue.returned.push(attempt)
 
     # -- lining up -------------------------------------------------------------------------------------------------
 
@@ -221,7 +222,7 @@ class KeyedLane(GatedLane):
             return self.metered(now, -math.inf, len(first.returned.first) if first.returned else 1)
         return self._timers[0][0] if self._timers else math.inf
 
-    def take_due(self, now: float) -> Delivery:
+    def take_due(self, now: float) -> Attempt:
         queue, _ = self._ready.popitem(last=False)
         queue.at_work = True
         if queue.returned:
@@ -243,10 +244,10 @@ class KeyedLane(GatedLane):
         self.count_call(length)
         if self.meter is not None:
             self.meter.take(now, length)
-        return Delivery(events, queue.key, closed_by, queue)
+        return Attempt(events, queue.key, closed_by, queue)
 
-    def release(self, delivery: Delivery) -> None:
-        queue: KeyQueue = delivery.place
+    def release(self, attempt: Attempt) -> None:
+        queue: KeyQueue = attempt.place
         if self.is_closed:
             return
         queue.at_work = False

@@ -8,7 +8,7 @@
                      ▼
                `on_failure` of its class: dead_letter · discard · pause · stop
 
-Decided by a synchronous function that is told the time and returns the work; the worker does it (`attempts`).
+Decided by a synchronous function that is told the time and returns the work; the worker does it (`trying`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from event_flow.core.gate import Delivery
+from event_flow.core.attempt import Attempt
 from event_flow.core.keyed import KeyFailure
 from event_flow.core.outcome import Failure, events_of, failures_of, leaves, named_failures
 
@@ -34,7 +34,7 @@ class Verdict:
     """What is to be done about a failed attempt: `again` are the attempts that follow it, the rest is by what happens to it."""
 
     def __init__(self) -> None:
-        self.again: list[Delivery] = []
+        self.again: list[Attempt] = []
         self.wait: float = 0.0  # seconds to the next attempt at what is retried
         self.retried: list[Failure] = []
         self.isolated: list[Failure] = []
@@ -59,37 +59,37 @@ class Rules:
         seed = None if options.retry is None else options.retry.seed
         self._random = random.Random(seed)  # noqa: S311 - nobody gains by guessing how long a handler waits
 
-    def judge(self, delivery: Delivery, error: Exception, now: float) -> Verdict:
+    def judge(self, attempt: Attempt, error: Exception, now: float) -> Verdict:
         """What to do about the attempt at `delivery` that ended with `error`. Raises what a predicate of `retry` does."""
         verdict = Verdict()
-        wait = self._wait(delivery, now)
-        fates = self._fates(failures_of(error, delivery.events), may_retry=wait is not None)
-        if isinstance(delivery.key, KeyFailure):
+        wait = self._wait(attempt, now)
+        fates = self._fates(failures_of(error, attempt.events), may_retry=wait is not None)
+        if isinstance(attempt.key, KeyFailure):
             # Nor would it be after a pause: it would pause again.
             fates["dead_letter"] += fates.pop("pause", [])
         verdict.retried, verdict.kept, verdict.fatal = fates["retry"], fates["pause"], fates["stop"]
         lost = fates["dead_letter"] or fates["discard"]
-        if self._isolate and len(lost) == len(delivery) > 1 and named_failures(error) is None:
+        if self._isolate and len(lost) == len(attempt) > 1 and named_failures(error) is None:
             verdict.isolated = lost
         else:
             verdict.dead, verdict.discarded = fates["dead_letter"], fates["discard"]
         if wait is not None and verdict.retried:
             verdict.wait = wait
-            verdict.again.append(delivery.again(events_of(verdict.retried), due=now + wait))
+            verdict.again.append(attempt.again(events_of(verdict.retried), due=now + wait))
         if verdict.kept:
-            verdict.again.append(delivery.anew(events_of(verdict.kept)))
-        verdict.again += [delivery.alone(event) for event, _ in verdict.isolated]
+            verdict.again.append(attempt.anew(events_of(verdict.kept)))
+        verdict.again += [attempt.alone(event) for event, _ in verdict.isolated]
         return verdict
 
-    def _wait(self, delivery: Delivery, now: float) -> float | None:
+    def _wait(self, attempt: Attempt, now: float) -> float | None:
         """Seconds to the next attempt, None if none may begin."""
         # A key that has failed is not asked anew.
-        if self._retry is None or delivery.is_alone or isinstance(delivery.key, KeyFailure):
+        if self._retry is None or attempt.is_alone or isinstance(attempt.key, KeyFailure):
             return None
-        attempt = delivery.attempt - delivery.tried
-        wait = self._retry.backoff(attempt, self._random)
-        elapsed = 0.0 if delivery.began is None else now - delivery.began
-        return wait if self._retry.allows_next(attempt, elapsed=elapsed, wait=wait) else None
+        number = attempt.number - attempt.tried
+        wait = self._retry.backoff(number, self._random)
+        elapsed = 0.0 if attempt.began is None else now - attempt.began
+        return wait if self._retry.allows_next(number, elapsed=elapsed, wait=wait) else None
 
     def _fates(self, failures: Sequence[Failure], *, may_retry: bool) -> defaultdict[str, list[Failure]]:
         """The failures by what happens to them; each exception is looked at once."""

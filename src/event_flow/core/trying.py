@@ -7,9 +7,10 @@ from typing import Any
 
 from anyio.lowlevel import checkpoint
 
+from event_flow.core.attempt import Attempt
 from event_flow.core.batch import Batch
 from event_flow.core.delivery import Worker
-from event_flow.core.gate import Delivery, GatedLane
+from event_flow.core.gate import GatedLane
 from event_flow.core.keyed import KeyFailure
 from event_flow.core.outcome import error_of, events_of, failures_of
 from event_flow.core.rules import Rules, Verdict
@@ -34,70 +35,70 @@ class AttemptWorker(Worker):
     ) -> None:
         super().__init__(lane, run, call)
         self.gated: GatedLane = lane
-        self._next = self._next_delivery
+        self._next = self._next_attempt
         self._in_a_row = 0  # events taken since others last had a turn
         self._rules = rules
         self._takes_batch = takes_batch
 
-    async def _next_delivery(self) -> Delivery | None:
-        """As `next_delivery` of the lane, but small batches are taken without a turn for others after each."""
-        delivery = None
+    async def _next_attempt(self) -> Attempt | None:
+        """As `next_attempt` of the lane, but small batches are taken without a turn for others after each."""
+        attempt = None
         if self._in_a_row < MOST_IN_A_ROW and not self._native.is_being_cancelled():
-            delivery = self.gated.take_if_due()
-        if delivery is None:
+            attempt = self.gated.take_if_due()
+        if attempt is None:
             self._in_a_row = 0
             await checkpoint()
-            delivery = await self.gated.next_delivery()
-        if delivery is not None:
-            self._in_a_row += len(delivery)
-        return delivery
+            attempt = await self.gated.next_attempt()
+        if attempt is not None:
+            self._in_a_row += len(attempt)
+        return attempt
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        if delivery.began is None:
-            delivery.began = self.gated.clock()
-        if delivery.attempt > 1:
-            self.lane.retried += len(delivery)
-        events = delivery.events[:]
+    async def _deliver(self, attempt: Attempt) -> None:
+        if attempt.began is None:
+            attempt.began = self.gated.clock()
+        if attempt.number > 1:
+            self.lane.retried += len(attempt)
+        events = attempt.events[:]
         try:
-            if isinstance(delivery.key, KeyFailure):
-                raise delivery.key.error
+            if isinstance(attempt.key, KeyFailure):
+                raise attempt.key.error
             if self._takes_batch:
                 await self._call(
-                    Batch(events, key=delivery.key, closed_by=delivery.closed_by, attempt=delivery.attempt)
+                    Batch(events, key=attempt.key, closed_by=attempt.closed_by, attempt=attempt.number)
                 )
             else:
                 await self._call(events)
         except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
-            await self._settle_attempt(delivery, exc)
+            await self._settle_attempt(attempt, exc)
         else:
-            self.lane.handled += len(delivery)
+            self.lane.handled += len(attempt)
         finally:
-            self.gated.release(delivery)
+            self.gated.release(attempt)
 
-    async def _settle_attempt(self, delivery: Delivery, exc: BaseException) -> None:
+    async def _settle_attempt(self, attempt: Attempt, exc: BaseException) -> None:
         """Called in the `except` block of a failed attempt, still a part of it."""
-        error = await self._error(delivery.events, exc)
+        error = await self._error(attempt.events, exc)
         verdict = Verdict()
         if isinstance(error, Exception):
             try:
-                verdict = self._rules.judge(delivery, error, self.gated.clock())
+                verdict = self._rules.judge(attempt, error, self.gated.clock())
             except BaseException as broken:  # noqa: BLE001 - of a predicate of the user's: it is what failed
-                failures = failures_of(error, delivery.events)
-                error = await self._error(delivery.events, broken)
+                failures = failures_of(error, attempt.events)
+                error = await self._error(attempt.events, broken)
                 if isinstance(error, Exception):
                     verdict.dead = [(event, error) for event in events_of(failures)]
         if isinstance(error, Exception):
-            await self._carry_out(verdict, delivery)
+            await self._carry_out(verdict, attempt)
         else:
             self.failures.fail(error)
-            self.lane.failed += len(delivery)
+            self.lane.failed += len(attempt)
 
-    async def _carry_out(self, verdict: Verdict, delivery: Delivery) -> None:
+    async def _carry_out(self, verdict: Verdict, attempt: Attempt) -> None:
         lane = self.lane
         if verdict.kept:
             lane.pause()
         try:
-            self._tell(verdict, delivery)
+            self._tell(verdict, attempt)
             if verdict.dead:
                 await self.failures.contain(
                     error_of(verdict.dead),
@@ -105,18 +106,18 @@ class AttemptWorker(Worker):
                     app=lane.app,
                     events=events_of(verdict.dead),
                     redeliver=self._redeliver,
-                    attempt=delivery.attempt,
+                    attempt=attempt.number,
                 )
         finally:
             # Not before: until here all of it runs.
             lane.failed += verdict.failed
-            lane.handled += len(delivery) - verdict.failed - sum(map(len, verdict.again))
+            lane.handled += len(attempt) - verdict.failed - sum(map(len, verdict.again))
             for following in reversed(verdict.again):
                 self.gated.put_back(following)
 
-    def _tell(self, verdict: Verdict, delivery: Delivery) -> None:
+    def _tell(self, verdict: Verdict, attempt: Attempt) -> None:
         """Log what is not given up as a dead letter, which is told of there; and end the engine if it is to end."""
-        following = delivery.attempt + 1
+        following = attempt.number + 1
         told = (
             (verdict.retried, "WARNING", f"attempt {following} in {verdict.wait:.3g} s"),
             (verdict.isolated, "WARNING", "each of them is tried alone now"),
