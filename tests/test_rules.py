@@ -297,10 +297,10 @@ def test_an_isolated_event_that_is_kept_has_all_its_attempts_anew() -> None:
     assert judge(kept, OSError(), 0.0).again
 
 
-def test_a_group_of_nothing_but_named_failures_names_them_all() -> None:
+def test_a_group_of_named_failures_names_none() -> None:
     first, second = ValueError(), KeyError()
     group = ExceptionGroup("", [BatchFailed({ONE: first}), ExceptionGroup("", [BatchFailed({TWO: second})])])
-    assert failures_of(group, [ONE, TWO, THREE]) == [(ONE, first), (TWO, second)]
+    assert failures_of(group, [ONE, TWO, THREE]) == [(ONE, group), (TWO, group), (THREE, group)]
     mixed = ExceptionGroup("", [BatchFailed({ONE: first}), OSError()])
     assert failures_of(mixed, [ONE, TWO]) == [(ONE, mixed), (TWO, mixed)]
 

@@ -119,9 +119,10 @@ class BatchFailed(EventFlowError, RuntimeError):
     `failures` is a mapping of events to what went wrong with each, or an iterable of `(event, exception)` pairs (a mapping
     cannot hold events that are equal to each other, or have no hash), or an iterable of events. An event alone failed with the
     cause of this error, `raise BatchFailed([event]) from exc`, or with this error itself if it has none. Events are told apart
-    by identity. A group of nothing else, as a task group raises it, says of events what all in it say. Raises `TypeError` for
-    what is none of these, for an exception that is no `Exception` (a `BaseException` ends more than an event), and
-    `ValueError` if there is no event. A subclass whose `__init__` does not call this one names no event: all of them failed.
+    by identity. A group of such, as a task group raises it, means that all failed, since it has cancelled its other tasks:
+    keep what failed, and raise one behind the task group. Raises `TypeError` for what is none of these, for an exception that
+    is no `Exception` (a `BaseException` ends more than an event), and `ValueError` if there is no event. A subclass whose
+    `__init__` does not call this one names no event: all of them failed.
     """
 
     _named: tuple[tuple[Event[Any], Exception | None], ...] = ()  # until `__init__` is called

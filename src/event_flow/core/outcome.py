@@ -59,16 +59,12 @@ def failures_of(error: Exception, events: Sequence[Event[Any]]) -> list[Failure]
 
 
 def named_failures(error: Exception) -> list[Failure] | None:
-    """What a `BatchFailed`, or a group of nothing else as a task group raises it, says of events; None for any other error.
+    """What a `BatchFailed` says of events; None for any other error, and for one that names none.
 
-    None too for one that says nothing.
+    For a group of them, too: the task group that raised it has cancelled its other tasks, and nobody knows what these had
+    not done yet.
     """
-    said: list[Failure] = []
-    for leaf in leaves([error]):
-        if not isinstance(leaf, BatchFailed):
-            return None
-        said += leaf.failures
-    return said or None
+    return list(error.failures) or None if isinstance(error, BatchFailed) else None
 
 
 def error_of(failures: Sequence[Failure]) -> Exception:
