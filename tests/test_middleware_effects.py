@@ -156,7 +156,7 @@ async def test_call_next_takes_a_batch() -> None:
     await desk.run(1)
     assert desk.got == []
     assert str(desk.letters[0].data) == (
-        "call_next takes the Batch, not [Ping(1)]: write `await call_next(batch)`"
+        "wrong: call_next takes the Batch, not [Ping(1)]: write `await call_next(batch)`"
     )
 
 

@@ -104,9 +104,8 @@ class GatedLane(Lane):
             await self.wait_change(due)
         return None
 
-    def take_if_due(self) -> Attempt | None:
+    def take_if_due(self, now: float) -> Attempt | None:
         """Take a batch without waiting, None if none is due."""
-        now = self.clock()
         return self.take_due(now) if self.due(now) <= now else None
 
     def due(self, now: float) -> float:

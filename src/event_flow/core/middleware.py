@@ -20,7 +20,7 @@ def chain(
     """What to await with a batch so that it goes through all of them to `call`, which takes the batch or a list."""
     following: CallNext = functools.partial(_call_handler, call, takes_batch)
     for each in reversed(middleware):
-        following = functools.partial(_call_through, interruptible(each), following)
+        following = functools.partial(_call_through, interruptible(each), name_of(each), following)
     return following
 
 
@@ -30,11 +30,11 @@ async def _call_handler(call: Callable[[Any], Awaitable[Any]], takes_batch: bool
         await call(batch if takes_batch else batch.events)
 
 
-async def _call_through(middleware: Middleware, following: CallNext, batch: Batch[Any]) -> None:
+async def _call_through(middleware: Middleware, name: str, following: CallNext, batch: Batch[Any]) -> None:
     async def call_next(batch: Batch[Any]) -> None:
         if not isinstance(batch, Batch):
             raise TypeError(
-                f"{name_of(middleware)}: call_next takes the Batch, not {safe_repr(batch)}: write `await call_next(batch)`"
+                f"{name}: call_next takes the Batch, not {safe_repr(batch)}: write `await call_next(batch)`"
             )
         await following(batch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,13 +13,15 @@ from event_flow.core.batch import Batch
 from event_flow.core.delivery import Worker
 from event_flow.core.gate import GatedLane
 from event_flow.core.keyed import KeyFailure
-from event_flow.core.outcome import error_of, events_of, failures_of
+from event_flow.core.outcome import error_of, events_of, failures_of, what_happened
 from event_flow.core.rules import Rules, Verdict
 from event_flow.core.run import Run
 
 # Events after which others get a turn: it costs as much as several calls, and where every batch is of another key, with an
 # event or two, there would be one after each.
 MOST_IN_A_ROW = 20
+# Seconds after which they get one all the same, as far as the loop's clock tells: uvloop's stands still between two turns.
+LONGEST_IN_A_ROW = 0.001
 
 
 class AttemptWorker(Worker):
@@ -37,18 +40,22 @@ class AttemptWorker(Worker):
         self.gated: GatedLane = lane
         self._next = self._next_attempt
         self._in_a_row = 0  # events taken since others last had a turn
+        self._began_at = -math.inf  # when that was
         self._rules = rules
         self._takes_batch = takes_batch
 
     async def _next_attempt(self) -> Attempt | None:
         """As `next_attempt` of the lane, but small batches are taken without a turn for others after each."""
         attempt = None
-        if self._in_a_row < MOST_IN_A_ROW and not self._native.is_being_cancelled():
-            attempt = self.gated.take_if_due()
+        now = self.gated.clock()
+        is_in_time = self._in_a_row < MOST_IN_A_ROW and now - self._began_at < LONGEST_IN_A_ROW
+        if is_in_time and not self._native.is_being_cancelled():
+            attempt = self.gated.take_if_due(now)
         if attempt is None:
             self._in_a_row = 0
             await checkpoint()
             attempt = await self.gated.next_attempt()
+            self._began_at = self.gated.clock()
         if attempt is not None:
             self._in_a_row += len(attempt)
         return attempt
@@ -82,9 +89,13 @@ class AttemptWorker(Worker):
         if isinstance(error, Exception):
             try:
                 verdict = self._rules.judge(attempt, error, self.gated.clock())
-            except BaseException as broken:  # noqa: BLE001 - of a predicate of the user's: it is what failed
+            except BaseException as broken:
                 failures = failures_of(error, attempt.events)
-                error = await self._error(attempt.events, broken)
+                meant = what_happened(broken, self.lane.name)  # a cancellation is the predicate's own
+                if meant is None:
+                    self.lane.abandon(attempt.events)
+                    raise
+                error = meant
                 if isinstance(error, Exception):
                     verdict.dead = [(event, error) for event in events_of(failures)]
         if isinstance(error, Exception):
