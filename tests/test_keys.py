@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from calls import Calls, Item, account
 
 from event_flow import AppEngine, Batch, Event
+from event_flow.core.keyed import KeyedLane
 
 
 def items(text: str) -> list[Item]:
@@ -281,3 +282,32 @@ async def test_a_second_run_knows_no_key_of_the_first() -> None:
             await anyio.wait_all_tasks_blocked()
     assert calls.data == [["a0"], ["a1"]]
     assert account(engine.report) == {"abandoned": 2}
+
+
+# -- turns of others -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, 20), (1.0, 1)], ids=["quick", "slow"])
+async def test_others_get_a_turn_after_twenty_events_or_a_millisecond(seconds: float, most: int) -> None:
+    """Where each event is of another key: a turn after every batch would cost more than the calls."""
+    told = 0.0
+    order: list[str] = []
+    engine = AppEngine()
+
+    @engine.on_event(Item, key=lambda event: event.data)
+    async def handle(events: list[Item]) -> None:
+        nonlocal told
+        told += seconds
+        order.append("handler")
+
+    async with engine:
+        (lane,) = engine._bus.router.lanes
+        assert isinstance(lane, KeyedLane)
+        lane.clock = lambda: told
+        await engine.pub_events([Item(str(number)) for number in range(100)])
+        while order.count("handler") < 100:
+            await checkpoint()
+            order.append("other")
+    runs = "".join("h" if each == "handler" else " " for each in order).split()
+    # Twice as many where Trio has the worker last in one pass of its loop and first in the next.
+    assert most <= max(map(len, runs)) <= 2 * most
