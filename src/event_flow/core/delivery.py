@@ -31,7 +31,9 @@ class Worker:
         self.bus: Bus = run.bus
         self.failures: Failures = run.failures
         self._call = call
-        self._next: Callable[[], Awaitable[Sized | None]] = lane.next_batch
+        self._next: Callable[[], Awaitable[Sized | None]] = (
+            lane.next_batch if lane.turn is None else lane.next_batch_in_turn
+        )
         self._scope = CancelScope()
         self._native: NativeTask
         lane.scopes.append(self._scope)
@@ -58,24 +60,22 @@ class Worker:
                 current_origin.set(call)
                 length = len(taken)
                 try:
-                    await self._deliver(taken)
+                    await self._attempt(taken)
+                except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
+                    await self._settle(taken, exc)
+                else:
+                    lane.handled += length
                 finally:
                     call.end()
                     lane.running -= length
                     self.bus.activity.rest(lane)
                 del taken, call  # an idle lane keeps no events alive
 
-    async def _deliver(self, batch: Any) -> None:
-        """Call the handler, and settle what becomes of it."""
-        try:
-            # A list of its own: whatever the handler does to it, `batch` is what failed.
-            await self._call(batch[:])
-        except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
-            await self._settle(batch, exc)
-        else:
-            self.lane.handled += len(batch)
+    def _attempt(self, batch: Any) -> Awaitable[Any]:
+        """One call of the handler. With a list of its own: whatever it does to that, `batch` is what failed."""
+        return self._call(batch[:])
 
-    async def _settle(self, batch: Events, exc: BaseException) -> None:
+    async def _settle(self, batch: Any, exc: BaseException) -> None:
         """Called in the `except` block of a failed call, still a part of it."""
         lane = self.lane
         error = await self._error(batch, exc)

@@ -141,12 +141,11 @@ class Lane:
 
         Below 0 something is to be told: the lane went over its limit, or, if it `drops`, an event was dropped.
         """
-        told = 0
-        if self.drops and self.room <= 0:
+        has_dropped = self.drops and self.room <= 0
+        if has_dropped:
             self.dropped += 1
             if self.overflow == "drop_newest" or not self._drop_oldest():
                 return -1
-            told = -1
         if 0 < len(self.open) < self.max_batch:
             self.open.append(event)
         else:
@@ -157,7 +156,7 @@ class Lane:
                 self.arrival.set()
                 self.arrival = None
         room = self.renew()
-        return told or room
+        return -1 if has_dropped else room
 
     def _drop_oldest(self) -> bool:
         """Take the event out that has been queued longest. False if there is none that was not tried before."""
@@ -199,14 +198,6 @@ class Lane:
         come between them, and an idle worker that waits for a bare event is at work a quarter sooner.
         """
         await checkpoint()
-        if (self.open or self.held) and not self.is_paused:
-            return self.take(self.max_batch)
-        if self.turn is None:
-            return await self._next_batch()
-        async with self.turn:
-            return await self._next_batch()
-
-    async def _next_batch(self) -> Events | None:
         while not (self.open or self.held) or self.is_paused:
             if self.is_closed:
                 return None
@@ -217,11 +208,22 @@ class Lane:
                 await arrival.wait()
         return self.take(self.max_batch)
 
+    async def next_batch_in_turn(self) -> Events | None:
+        """The same for one of several workers: they wait one behind the other."""
+        await checkpoint()
+        if (self.open or self.held) and not self.is_paused:
+            return self.take(self.max_batch)
+        assert self.turn is not None
+        async with self.turn:
+            return await self.next_batch()
+
     def take(self, most: int) -> Events:
         """Take the first batch, but at most so many events of it; at least one is queued."""
         batch = self.head or self.receive_stream.receive_nowait()
         self.head = None
-        if len(batch) > most:
+        length = len(batch)
+        if length > most:
+            length = most
             batch, self.head = batch[:most], batch
             del self.head[:most]
         if batch is self.open:
@@ -230,8 +232,12 @@ class Lane:
         elif self.head is not None and self.head is self.open:
             self.renew()
         else:
-            self.held -= len(batch)
-        self.count_call(len(batch))
+            self.held -= length
+        # As `count_call`, which would be one call more on the way of every event to an idle handler.
+        self.running += length
+        self.batches += 1
+        if length > self.largest_batch:
+            self.largest_batch = length
         return batch
 
     def count_call(self, length: int) -> None:

@@ -60,30 +60,29 @@ class AttemptWorker(Worker):
             self._in_a_row += len(attempt)
         return attempt
 
-    async def _deliver(self, attempt: Attempt) -> None:
+    async def _attempt(self, attempt: Attempt) -> None:
         if attempt.began is None:
             attempt.began = self.gated.clock()
         if attempt.number > 1:
             self.lane.retried += len(attempt)
         events = attempt.events[:]
-        try:
-            if isinstance(attempt.key, KeyFailure):
-                raise attempt.key.error
-            if self._takes_batch:
-                await self._call(
-                    Batch(events, key=attempt.key, closed_by=attempt.closed_by, attempt=attempt.number)
-                )
-            else:
-                await self._call(events)
-        except BaseException as exc:  # noqa: BLE001 - a cancellation is raised again
-            await self._settle_attempt(attempt, exc)
+        if isinstance(attempt.key, KeyFailure):
+            raise attempt.key.error
+        if self._takes_batch:
+            await self._call(
+                Batch(events, key=attempt.key, closed_by=attempt.closed_by, attempt=attempt.number)
+            )
         else:
-            self.lane.handled += len(attempt)
+            await self._call(events)
+        self.gated.release(attempt)
+
+    async def _settle(self, attempt: Attempt, exc: BaseException) -> None:
+        try:
+            await self._judge(attempt, exc)
         finally:
             self.gated.release(attempt)
 
-    async def _settle_attempt(self, attempt: Attempt, exc: BaseException) -> None:
-        """Called in the `except` block of a failed attempt, still a part of it."""
+    async def _judge(self, attempt: Attempt, exc: BaseException) -> None:
         error = await self._error(attempt.events, exc)
         verdict = Verdict()
         if isinstance(error, Exception):
