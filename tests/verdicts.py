@@ -63,7 +63,7 @@ def judge(terms: Terms, call: Call, error: BaseException | None, now: float, ran
             for event in lost
         ]
     if verdict.kept:
-        verdict.again.append(Again(verdict.kept, call.key, call.attempt + 1, is_alone=call.is_alone))
+        verdict.again.append(Again(verdict.kept, call.key, call.attempt + 1))
     if retried:
         assert waits is not None
         least, most = waits
