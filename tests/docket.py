@@ -34,6 +34,7 @@ class Docket:
         if terms.rate is not None:
             self.max_batch = min(self.max_batch, terms.rate.burst)
         self.calls: list[Call] = []
+        self.ended: list[Call] = []  # in the order in which they did
         self.again: list[Again] = []
         self.settled: Counter[Event[Any]] = Counter()  # how often each was handled, or given up
         self.handled = 0
@@ -132,6 +133,7 @@ class Docket:
         """It has returned, or raised."""
         verdict = judge(self.terms, call, error, now, self._random)
         call.state = State.DONE if error is None else State.FAILED
+        self.ended.append(call)
         call.dead = tuple(event for event in verdict.dead if not isinstance(event, ExceptionEvent))
         call.handled, call.failed = len(verdict.handled), len(verdict.given_up)
         self.handled += call.handled

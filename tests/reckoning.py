@@ -47,7 +47,8 @@ class Reckoning:
         name = docket.name
         numbers = self.engine.statistics().handlers[f"engine.{name}"]
         abandoned = self.report.abandoned_events.get(f"engine.{name}", {})
-        crossing = [call for call in docket.calls[-docket.terms.concurrency :] if call.may_cross]
+        # Those that were at work at the end are the last to have ended, not always the last that began.
+        crossing = [call for call in docket.ended[-docket.terms.concurrency :] if call.may_cross]
         for what, seen, told, most in (
             ("handled", docket.handled, numbers.handled, sum(call.handled for call in crossing)),
             ("failed", docket.failed, numbers.failed, sum(call.failed for call in crossing)),
