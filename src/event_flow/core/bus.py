@@ -200,7 +200,7 @@ class Bus:
             return False
         self._unyielded += 1
         self.activity.make_busy(lane)
-        lane.put(event)
+        lane.open_batch(event)
         return True
 
     def deliver_now(self, event: Event[Any], lanes: Lanes) -> bool:
