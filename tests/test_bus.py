@@ -116,7 +116,7 @@ async def test_who_comes_later_does_not_get_the_place_of_one_who_waits(desk: Des
     desk.publish("second", A(1))  # the place is granted, although the queue is empty
     assert desk.notified == ["first"]
     lane.arrival = anyio.Event()  # the worker has come back and waits
-    assert not desk.bus.deliver_to_idle(A(2), lane)
+    assert not desk.bus.deliver_to_one(A(2), lane)
 
 
 async def test_an_idle_handler_is_not_woken_when_it_is_the_turn_of_others(desk: Desk) -> None:
@@ -125,9 +125,9 @@ async def test_an_idle_handler_is_not_woken_when_it_is_the_turn_of_others(desk: 
     desk.open()
     lane.arrival = anyio.Event()
     desk.bus._unyielded = YIELD_AFTER
-    assert not desk.bus.deliver_to_idle(A(0), lane)
+    assert not desk.bus.deliver_to_one(A(0), lane)
     desk.bus._unyielded = YIELD_AFTER - 1
-    assert desk.bus.deliver_to_idle(A(1), lane)
+    assert desk.bus.deliver_to_one(A(1), lane)
     assert desk.bus._unyielded == YIELD_AFTER
 
 

@@ -29,14 +29,22 @@ class Attempt:
         "tried",
     )
 
-    def __init__(self, events: Events, key: Hashable, closed_by: ClosedBy, place: Any = None) -> None:
+    def __init__(
+        self,
+        events: Events,
+        key: Hashable,
+        closed_by: ClosedBy,
+        *,
+        began: float | None = None,
+        place: Any = None,
+    ) -> None:
         self.events: Events = events  # the engine's own list
         self.key: Hashable = key
         self.place: Any = place  # where its lane keeps what has this key
         self.closed_by: ClosedBy = closed_by
         self.number: int = 1  # the first is 1
         self.tried: int = 0  # attempts before the handler was resumed: they count no more
-        self.began: float | None = None  # when the first attempt that counts did
+        self.began: float | None = began  # when the first attempt that counts did
         self.due: float = -math.inf  # when it may begin
         self.is_alone: bool = False  # the one event of a batch that was given up, in its last attempt
 
@@ -45,9 +53,9 @@ class Attempt:
 
     def again(self, events: Events, *, due: float = -math.inf) -> Attempt:
         """The next attempt, at these of the events."""
-        following = Attempt(events, self.key, self.closed_by, self.place)
+        following = Attempt(events, self.key, self.closed_by, began=self.began, place=self.place)
         following.number = self.number + 1
-        following.tried, following.began = self.tried, self.began
+        following.tried = self.tried
         following.due, following.is_alone = due, self.is_alone
         return following
 

@@ -43,8 +43,8 @@ def require_event(event: object) -> None:
 class Bus:
     """Everything published in one run of an engine, from admission to the end of its delivery.
 
-    The ways in, from the quickest to the one that can do everything: `deliver_to_idle` (one lane whose worker waits),
-    `deliver_now` (lanes that take from anybody), and `publish`, `publish_nowait` and the inbox, which ask `admit`.
+    The ways in, from the quickest to the one that can do everything: `deliver_to_one` and `deliver_now` (a lane, or
+    lanes, that take from anybody), and `publish`, `publish_nowait` and the inbox, which ask `admit`.
     """
 
     def __init__(self, *, max_backlog: int) -> None:
@@ -191,16 +191,24 @@ class Bus:
 
     # -- delivering ------------------------------------------------------------------------------------------------
 
-    def deliver_to_idle(self, event: Event[Any], lane: Lane) -> bool:
-        """Deliver to a lane whose worker waits, if it takes it from anybody. Else False.
-
-        Nothing is queued there; so unless a place is reserved there is room, and nobody waits for it.
-        """
-        if lane.guarded or lane.reserved or self._unyielded >= YIELD_AFTER:
+    def deliver_to_one(self, event: Event[Any], lane: Lane) -> bool:
+        """As `deliver_now`, to one lane; quicker, and quickest if its worker waits."""
+        is_idle = lane.arrival is not None
+        if is_idle:
+            # Nothing is queued there, so there is room, but for that, and nobody waits for it.
+            takes_more = not lane.reserved
+        else:
+            if lane.open:
+                self._see((lane,))
+            takes_more = lane.takes_more
+        if not takes_more or lane.guarded or self._unyielded >= YIELD_AFTER:
             return False
         self._unyielded += 1
         self.activity.make_busy(lane)
-        lane.open_batch(event)
+        if is_idle:
+            lane.open_batch(event)
+        elif lane.put(event) < 0:
+            self.overflows.notice(lane)
         return True
 
     def deliver_now(self, event: Event[Any], lanes: Lanes) -> bool:
@@ -209,7 +217,7 @@ class Bus:
         if self._unyielded >= YIELD_AFTER:
             return False
         for lane in lanes:
-            if lane.guarded or lane.waiters or (lane.room <= 0 and not lane.drops):
+            if lane.guarded or not lane.takes_more:
                 return False
         self._deliver(event, lanes)
         return True

@@ -152,11 +152,13 @@ class GatedLane(Lane):
             closed_by = "size"
         if self.meter is not None:
             self.meter.take(now, len(events))
-        return Attempt(events, None, closed_by)
+        return Attempt(events, None, closed_by, began=now)
 
     def take_returned(self, now: float, returned: Returned) -> Attempt:
         """Take the first of those that were put back."""
         attempt = returned.pop()
+        if attempt.began is None:
+            attempt.began = now
         self.held -= len(attempt)
         self.count_call(len(attempt))
         if self.meter is not None:

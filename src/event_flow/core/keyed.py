@@ -155,7 +155,10 @@ class KeyedLane(GatedLane):
         _, queue = self._arrivals.popitem(last=False)
         del queue.numbers[0], queue.events[0]
         self.held -= 1
-        self._forget_if_empty(queue)
+        if queue.is_empty:
+            self._lingering.pop(queue, None)
+            self._ready.pop(queue, None)
+            self._forget(queue)
         return True
 
     def put_back(self, attempt: Attempt) -> None:
@@ -195,15 +198,12 @@ class KeyedLane(GatedLane):
         self._lingering.pop(queue, None)
         self._ready[queue] = None
 
-    def _forget_if_empty(self, queue: KeyQueue) -> None:
-        if queue.is_empty:
-            queue.timer = 0
-            self._lingering.pop(queue, None)
-            self._ready.pop(queue, None)
-            alike = self._keys[queue.hash]
-            alike.remove(queue)
-            if not alike:
-                del self._keys[queue.hash]
+    def _forget(self, queue: KeyQueue) -> None:
+        queue.timer = 0
+        alike = self._keys[queue.hash]
+        alike.remove(queue)
+        if not alike:
+            del self._keys[queue.hash]
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -218,6 +218,8 @@ class KeyedLane(GatedLane):
             if queue.timer == number:
                 self._make_ready(queue, "linger")
         if self._ready:
+            if self.meter is None:
+                return -math.inf
             first = next(iter(self._ready))
             return self.metered(now, -math.inf, len(first.returned.first) if first.returned else 1)
         return self._timers[0][0] if self._timers else math.inf
@@ -227,15 +229,20 @@ class KeyedLane(GatedLane):
         queue.at_work = True
         if queue.returned:
             return self.take_returned(now, queue.returned)
-        closed_by = self.closed_by
-        if closed_by == "linger":
-            closed_by = queue.closed_by
-        length = min(len(queue.events), self.most(now))
-        if length >= self.full or length < len(queue.events):
-            closed_by = "size"
-        events = queue.events[:length]
-        # A tenth of the time of a copy of what is left, which may be all that the lane holds.
-        del queue.events[:length]
+        events = queue.events
+        length = min(len(events), self.most(now))
+        if length >= self.full or length < len(events):
+            closed_by: ClosedBy = "size"
+        else:
+            closed_by = self.closed_by
+            if closed_by == "linger":
+                closed_by = queue.closed_by
+        if length < len(events):
+            events = events[:length]
+            # A tenth of the time of a copy of what is left, which may be all that the lane holds.
+            del queue.events[:length]
+        else:
+            queue.events = []
         if self.drops:
             for number in queue.numbers[:length]:
                 del self._arrivals[number]
@@ -244,7 +251,7 @@ class KeyedLane(GatedLane):
         self.count_call(length)
         if self.meter is not None:
             self.meter.take(now, length)
-        return Attempt(events, queue.key, closed_by, queue)
+        return Attempt(events, queue.key, closed_by, began=now, place=queue)
 
     def release(self, attempt: Attempt) -> None:
         queue: KeyQueue = attempt.place
@@ -255,7 +262,7 @@ class KeyedLane(GatedLane):
             self._line_up(queue)
             self.stir()
         else:
-            self._forget_if_empty(queue)
+            self._forget(queue)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

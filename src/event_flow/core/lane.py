@@ -129,6 +129,13 @@ class Lane:
         return self.queue_size - self.held - len(self.open) - self.reserved
 
     @property
+    def takes_more(self) -> bool:
+        """Nobody need wait for room in it."""
+        if self.waiters:
+            return False
+        return self.drops or self.queue_size - self.held - len(self.open) - self.reserved > 0
+
+    @property
     def accepted(self) -> int:
         """Deliveries this lane ever took on."""
         ended = self.handled + self.failed + self.dropped + self.abandoned.total()

@@ -69,7 +69,7 @@ class Publisher:
                     if len(lane.open) < lane.allowance:
                         lane.open.append(event)
                         return
-                    if lane.arrival is not None and self._bus.deliver_to_idle(event, lane):
+                    if self._bus.deliver_to_one(event, lane):
                         return
                 else:
                     for lane in lanes:
@@ -79,8 +79,8 @@ class Publisher:
                         for lane in lanes:
                             lane.open.append(event)
                         return
-                if self._bus.deliver_now(event, lanes):
-                    return
+                    if self._bus.deliver_now(event, lanes):
+                        return
         await self._bus.publish(event)
 
     @uninterrupted

@@ -39,6 +39,7 @@ class AttemptWorker(Worker):
         super().__init__(lane, run, call)
         self.gated: GatedLane = lane
         self._next = self._next_attempt
+        self._last: Attempt | None = None
         self._in_a_row = 0  # events taken since others last had a turn
         self._began_at = -math.inf  # when that was
         self._rules = rules
@@ -46,6 +47,9 @@ class AttemptWorker(Worker):
 
     async def _next_attempt(self) -> Attempt | None:
         """As `next_attempt` of the lane, but small batches are taken without a turn for others after each."""
+        if self._last is not None:
+            self.gated.release(self._last)
+            self._last = None
         attempt = None
         now = self.gated.clock()
         is_in_time = self._in_a_row < MOST_IN_A_ROW and now - self._began_at < LONGEST_IN_A_ROW
@@ -58,31 +62,21 @@ class AttemptWorker(Worker):
             self._began_at = self.gated.clock()
         if attempt is not None:
             self._in_a_row += len(attempt)
+            self._last = attempt
         return attempt
 
-    async def _attempt(self, attempt: Attempt) -> None:
-        if attempt.began is None:
-            attempt.began = self.gated.clock()
+    def _attempt(self, attempt: Attempt) -> Awaitable[Any]:
         if attempt.number > 1:
             self.lane.retried += len(attempt)
-        events = attempt.events[:]
         if isinstance(attempt.key, KeyFailure):
             raise attempt.key.error
         if self._takes_batch:
-            await self._call(
-                Batch(events, key=attempt.key, closed_by=attempt.closed_by, attempt=attempt.number)
+            return self._call(
+                Batch(attempt.events, key=attempt.key, closed_by=attempt.closed_by, attempt=attempt.number)
             )
-        else:
-            await self._call(events)
-        self.gated.release(attempt)
+        return self._call(attempt.events[:])
 
     async def _settle(self, attempt: Attempt, exc: BaseException) -> None:
-        try:
-            await self._judge(attempt, exc)
-        finally:
-            self.gated.release(attempt)
-
-    async def _judge(self, attempt: Attempt, exc: BaseException) -> None:
         error = await self._error(attempt.events, exc)
         verdict = Verdict()
         if isinstance(error, Exception):
