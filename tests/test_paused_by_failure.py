@@ -44,8 +44,9 @@ async def test_paused_as_often_as_it_fails_so() -> None:
     assert desk.counts == (1, 0, 0, 0)
 
 
-async def test_retried_first_then_paused_and_then_retried_anew() -> None:
-    desk = Desk(OSError(), on_failure={OSError: "pause"}, retry=every(1, attempts=2, within=5))
+@pytest.mark.parametrize("limits", [{"attempts": 2, "within": 5}, {"attempts": None, "within": 1}])
+async def test_retried_first_then_paused_and_then_retried_anew(limits: dict[str, Any]) -> None:
+    desk = Desk(OSError(), on_failure={OSError: "pause"}, retry=every(1, **limits))
     async with desk.engine:
         await desk.engine.pub_event(Ping(1))
         await anyio.sleep(1000)
