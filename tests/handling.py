@@ -107,6 +107,8 @@ class Handling(Publishing):
 
     def _cancel(self, ledger: Ledger, call: Call, overdue: HandlerTimeout | None = None) -> None:
         """A call ends with a cancellation: because it is overdue, by its own, or by the engine's."""
+        if ledger.may_raise:  # another call that was overdue at the same moment may have ended the engine
+            call.may_cross = call.may_cross or overdue is not None
         if overdue is not None or call.may_cross:
             self._end(ledger, call, overdue or UnexpectedEnd())
         else:
