@@ -19,9 +19,12 @@ from event_flow import (
     AppEngine,
     Application,
     BacklogExceeded,
+    Batch,
     EngineClosed,
     EngineState,
     Event,
+    Rate,
+    Retry,
     ShutdownReport,
     StartTimeout,
     SubApplication,
@@ -351,6 +354,53 @@ def test_a_run_leaves_nothing_behind_in_memory(anyio_backend: Backend, logs: lis
         gc.collect()
         assert [ref() for ref in alive] == [None] * 6
         alive.clear()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"key": "customer"},
+        {"key": "customer", "concurrency": 2},
+        {"overflow": "latest"},
+        {"retry": Retry(on=OSError)},
+        {"linger": 0.001},
+        {"rate": Rate(1, burst=2)},
+    ],
+    ids=lambda options: " ".join(options) or "none",
+)
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["stopped", "cancelled"])
+async def test_what_an_ended_engine_was_at_work_with_is_garbage(
+    options: dict[str, Any], *, is_cancelled: bool
+) -> None:
+    """Not only what was queued: nobody starts an engine again in order to get rid of a batch."""
+    alive: list[weakref.ref[Any]] = []
+
+    class Big(Event[dict[str, int]]):
+        pass
+
+    begun = anyio.Event()
+    engine = AppEngine(grace_period=0, exit_timeout=SOON)
+
+    @engine.on_event(Big, **options)
+    async def hang(batch: Batch[Big]) -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    with anyio.CancelScope() as scope:
+        async with engine:
+            for number in range(5):
+                event = Big({"customer": number % 2})
+                alive.append(weakref.ref(event))
+                await engine.pub_event(event)
+            del event
+            await begun.wait()
+            if is_cancelled:
+                scope.cancel()
+    assert engine.report is not None
+    assert engine.report.abandoned + engine.report.dropped == 5
+    gc.collect()
+    assert [reference() for reference in alive if reference() is not None] == []
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])

@@ -77,6 +77,13 @@ class AttemptWorker(Worker):
         return self._call(attempt.events[:])
 
     async def _settle(self, attempt: Attempt, exc: BaseException) -> None:
+        try:
+            await self._judge(attempt, exc)
+        except BaseException:
+            self._last = None  # nothing follows, and an engine that has ended keeps no events alive
+            raise
+
+    async def _judge(self, attempt: Attempt, exc: BaseException) -> None:
         error = await self._error(attempt.events, exc)
         verdict = Verdict()
         if isinstance(error, Exception):
