@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -697,6 +699,36 @@ async def test_what_a_thread_raises_is_an_outcome(
     chain = (failure.data, failure.data.__cause__, failure.data.__context__)
     assert raised in chain
     assert "in on_ping" in failure.traceback_str or place != "handler"
+
+
+async def test_what_a_failed_thread_was_given_waits_for_no_garbage_collection(logs: list[Any]) -> None:
+    """The exception has a traceback, and nothing in there has the exception."""
+
+    class Big(Event[int]):
+        pass
+
+    alive: list[weakref.ref[Big]] = []
+    engine = AppEngine()
+
+    @engine.on_event(Big)
+    def fail(events: list[Big]) -> None:
+        raise ValueError
+
+    gc.disable()
+    try:
+        async with engine:
+            for number in range(3):
+                event = Big(number)
+                alive.append(weakref.ref(event))
+                await engine.pub_event(event)
+            del event
+            await engine.wait_idle()
+            await anyio.wait_all_tasks_blocked()
+            logs.clear()  # the failure, with its traceback
+            await until(lambda: not any(reference() for reference in alive))  # the thread lets go last
+    finally:
+        gc.enable()
+    assert engine.statistics().failed == 3
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, OddError])

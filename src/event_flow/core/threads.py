@@ -134,7 +134,8 @@ class Threads:
                 raise job.error
             return job.result
         finally:
-            del job, context, verdict  # the error's traceback refers to this frame
+            job.error = None  # its traceback refers to the job, which has the arguments
+            del job, context, verdict  # and to this frame
 
     async def _overdue(self, job: Job, timeout: float) -> HandlerTimeout | None:
         """Wait until the call is done, or its time is over: what to say of it then."""
