@@ -288,6 +288,29 @@ async def test_a_key_that_exits_ends_the_engine_like_any_user_code() -> None:
     assert account(engine.report) == {"failed": 1}
 
 
+async def test_an_event_whose_key_fails_waits_for_no_garbage_collection(logs: list[Any]) -> None:
+    """The exception has a traceback, and nothing in there has the exception."""
+
+    alive: list[weakref.ref[Item]] = []
+    engine = AppEngine()
+    engine.register_handler(Item, Calls().handle, key=raises)
+    gc.disable()
+    try:
+        async with engine:
+            for number in range(3):
+                event = Item(number)
+                alive.append(weakref.ref(event))
+                await engine.pub_event(event)
+            del event
+            await engine.wait_idle()
+            await anyio.wait_all_tasks_blocked()
+            logs.clear()  # the failures, with their tracebacks
+            assert [reference() for reference in alive] == [None] * 3
+    finally:
+        gc.enable()
+    assert account(engine.report) == {"failed": 3}
+
+
 # -- cost ------------------------------------------------------------------------------------------------------------
 
 

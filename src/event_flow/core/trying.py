@@ -69,7 +69,10 @@ class AttemptWorker(Worker):
         if attempt.number > 1:
             self.lane.retried += len(attempt)
         if isinstance(attempt.key, KeyFailure):
-            raise attempt.key.error
+            try:
+                raise attempt.key.error
+            finally:
+                del attempt.key.error  # its traceback refers to frames that have the key
         if self._takes_batch:
             return self._call(
                 Batch(attempt.events, key=attempt.key, closed_by=attempt.closed_by, attempt=attempt.number)
