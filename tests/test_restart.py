@@ -403,6 +403,44 @@ async def test_what_an_ended_engine_was_at_work_with_is_garbage(
     assert [reference() for reference in alive if reference() is not None] == []
 
 
+@pytest.mark.parametrize(
+    ("strict", "options", "error"),
+    [
+        (True, {}, ValueError),
+        (False, {"on_failure": {ValueError: "stop"}}, ValueError),
+        (False, {}, SystemExit),
+    ],
+    ids=["strict", "stop", "exit"],
+)
+async def test_what_an_engine_has_failed_with_is_garbage_once_it_was_raised(
+    strict: bool,
+    options: dict[str, Any],
+    error: type[BaseException],
+    logs: list[Any],
+) -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    class Big(Event[int]):
+        pass
+
+    engine = AppEngine(on_error="raise" if strict else "contain")
+
+    @engine.on_event(Big, **options)
+    async def fail(events: list[Big]) -> None:
+        raise error
+
+    for number in range(3):
+        event = Big(number)
+        alive.append(weakref.ref(event))
+        await engine.pub_event(event)
+    del event
+    with pytest.raises(error):
+        await engine.run()
+    logs.clear()
+    gc.collect()
+    assert [reference() for reference in alive] == [None] * 3
+
+
 @pytest.mark.parametrize("kind", ["async", "sync"])
 async def test_an_idle_handler_keeps_no_event_alive(kind: str) -> None:
     """Not the last batch either, for as long as the engine runs."""

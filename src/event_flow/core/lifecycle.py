@@ -129,6 +129,9 @@ class Lifecycle(Observed):
             if cancelled is not None:
                 raise cancelled
         finally:
+            # Handed over: an engine that has ended keeps nothing alive that is in their tracebacks.
+            supervisor.errors.clear()
+            supervisor.fatal.clear()
             del cancelled, supervisor  # their tracebacks refer to this frame
         return report
 
