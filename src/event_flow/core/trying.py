@@ -39,7 +39,7 @@ class AttemptWorker(Worker):
         super().__init__(lane, run, call)
         self.gated: GatedLane = lane
         self._next = self._next_attempt
-        self._last: Attempt | None = None
+        self._last: Attempt | None = None  # to be released before another is taken
         self._in_a_row = 0  # events taken since others last had a turn
         self._began_at = -math.inf  # when that was
         self._rules = rules
