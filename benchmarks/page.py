@@ -56,9 +56,9 @@ into groups by class, and a task for each group and handler; (d) makes the event
 with it: nobody gets below that. Targets are the project's own.
 
 Handlers with options stand beside what is built by hand for the same end. With `key` every other event is of the hot one, and
-each of the others is a call of its own, which is most of the time. A task for each key that is at work does as much; a queue
-for each of four shards makes no batches, and a slow key holds up all others of its shard. The dict of the newest values has no
-back-pressure, counts nothing and is never refused."""
+each of the others is a call of its own, which is most of the time. A task for each key that is at work does as much, a little
+quicker; a queue for each of four shards makes no batches, and a slow key holds up all others of its shard. The dict of the
+newest values has no back-pressure, counts nothing and is never refused."""
 
 
 # -- peers -------------------------------------------------------------------------------------------------------------
