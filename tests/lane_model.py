@@ -1,4 +1,4 @@
-"""Models of lanes that hand out deliveries: lists, and the rules of the options told in their plainest form.
+"""Models of lanes that hand out attempts: lists, and the rules of the options told in their plainest form.
 
 A model is told what happens and the time, like the lane, and says what the lane has to say: when something is due, what may be
 taken then, and what closes it. Floats are compared with a few roundings of tolerance, in both directions.

@@ -1,4 +1,4 @@
-"""Lanes that hand out deliveries, told the time: what is due when, what closes a batch, what comes first."""
+"""Lanes that hand out attempts, told the time: what is due when, what closes a batch, what comes first."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ def parts(verdict: Verdict) -> dict[str, list[tuple[Event[Any], Exception]]]:
     return {name: part for name in names if (part := getattr(verdict, name))}
 
 
-def events_of(deliveries: Sequence[Attempt]) -> list[list[Event[Any]]]:
-    return [each.events for each in deliveries]
+def events_of(attempts: Sequence[Attempt]) -> list[list[Event[Any]]]:
+    return [each.events for each in attempts]
 
 
 # -- without options, and a part of a batch --------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_a_group_of_named_failures_names_none() -> None:
 
 @pytest.mark.parametrize("in_order", [True, False])
 def test_of_parts_that_are_due_at_once_the_last_that_is_put_back_comes_first(in_order: bool) -> None:
-    """*Regression*: two parts of a attempt that had been put back before were compared, which deliveries cannot be."""
+    """*Regression*: two parts of an attempt that had been put back before were compared, which attempts cannot be."""
     returned = Returned(in_order=in_order)
     returned.push(attempt())
     whole = returned.pop()

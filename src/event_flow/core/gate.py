@@ -179,7 +179,7 @@ class GatedLane(Lane):
         return "linger" if self.linger else "idle"
 
     def release(self, attempt: Attempt) -> None:
-        """The call with `delivery` has ended."""
+        """What followed from this attempt is done."""
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Rules:
         self._random = random.Random(seed)  # noqa: S311 - nobody gains by guessing how long a handler waits
 
     def judge(self, attempt: Attempt, error: Exception, now: float) -> Verdict:
-        """What to do about the attempt at `delivery` that ended with `error`. Raises what a predicate of `retry` does."""
+        """What to do about an attempt that ended with `error`. Raises what a predicate of `retry` does."""
         verdict = Verdict()
         wait = self._wait(attempt, now)
         fates = self._fates(failures_of(error, attempt.events), may_retry=wait is not None)
