@@ -119,6 +119,19 @@ async def test_who_comes_later_does_not_get_the_place_of_one_who_waits(desk: Des
     assert not desk.bus.deliver_to_one(A(2), lane)
 
 
+async def test_who_waits_comes_first_even_where_there_is_room(desk: Desk) -> None:
+    """*Design D4*: whoever gives room back is to grant it at once; until then nobody takes it."""
+    lane, other = desk.lane(A, queued=1), desk.lane(Both)
+    desk.open()
+    desk.publish("first", A(0))
+    desk.publish("second", A(1))
+    lane.queue_size += 1
+    assert lane.room > 0
+    assert not desk.bus.deliver_to_one(A(2), lane)
+    assert not desk.bus.deliver_now(A(2), (other, lane))
+    assert (lane.queued, other.queued) == (1, 0)
+
+
 async def test_an_idle_handler_is_not_woken_when_it_is_the_turn_of_others(desk: Desk) -> None:
     """*Design D2*: that takes the slow path too, which can yield."""
     lane = desk.lane(A)

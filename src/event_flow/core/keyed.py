@@ -229,20 +229,16 @@ class KeyedLane(GatedLane):
         queue.at_work = True
         if queue.returned:
             return self.take_returned(now, queue.returned)
-        events = queue.events
-        length = min(len(events), self.most(now))
-        if length >= self.full or length < len(events):
+        length = min(len(queue.events), self.most(now))
+        if length >= self.full or length < len(queue.events):
             closed_by: ClosedBy = "size"
         else:
             closed_by = self.closed_by
             if closed_by == "linger":
                 closed_by = queue.closed_by
-        if length < len(events):
-            events = events[:length]
-            # A tenth of the time of a copy of what is left, which may be all that the lane holds.
-            del queue.events[:length]
-        else:
-            queue.events = []
+        events = queue.events[:length]
+        # A tenth of the time of a copy of what is left, which may be all that the lane holds.
+        del queue.events[:length]
         if self.drops:
             for number in queue.numbers[:length]:
                 del self._arrivals[number]

@@ -131,9 +131,7 @@ class Lane:
     @property
     def takes_more(self) -> bool:
         """Nobody need wait for room in it."""
-        if self.waiters:
-            return False
-        return self.drops or self.queue_size - self.held - len(self.open) - self.reserved > 0
+        return not self.waiters and (self.drops or self.room > 0)
 
     @property
     def accepted(self) -> int:
