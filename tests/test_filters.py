@@ -146,6 +146,18 @@ async def test_every_run_has_them_and_counts_anew() -> None:
     assert desk.pings == [2, 2, 2]
 
 
+async def test_one_that_is_added_late_counts_with_those_before() -> None:
+    desk = Desk(drop_odd)
+    await desk.engine.pub_events([Ping(1), Ping(2)])
+    desk.engine.add_filter(replace)
+    await desk.engine.pub_events([Ping(3), Ping(4)])
+    async with desk.engine:
+        await desk.engine.wait_idle()
+    assert desk.heard == [("Ping", 2), ("Pong", 40)]
+    assert desk.engine.report is not None
+    assert desk.engine.report.filtered == 2
+
+
 async def test_what_a_handler_or_a_tick_publishes_is_shown_to_them_too() -> None:
     class Inside(Application):
         async def on_pong(self, events: list[Pong]) -> None:

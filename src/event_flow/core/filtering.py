@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from event_flow.core.event import Event
@@ -13,9 +13,9 @@ Filter = Callable[[Event[Any]], Event[Any] | None]
 
 
 class Filters:
-    """The filters of one run, in the order in which they are asked."""
+    """The filters of one run, in the order in which they are asked. Others may be added to the list before it starts."""
 
-    def __init__(self, filters: tuple[Filter, ...] = ()) -> None:
+    def __init__(self, filters: Sequence[Filter] = ()) -> None:
         self.dropped: int = 0
         self._filters = filters
 

@@ -237,7 +237,7 @@ class Lifecycle(Observed):
     def _undo(self, before: EngineState) -> None:
         """A run could not be prepared: the engine is what it was, with what has been published."""
         self._bus.drop_lanes()
-        self._use_filters()
+        self._use_routes()
         self._bus.state = before
         self._bus.thread = self._thread = self._wake = None
         self._bus.report = self._report

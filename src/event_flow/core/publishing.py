@@ -35,12 +35,10 @@ class Publisher:
         self._bus = bus
         self._inbox = Inbox(bus)
         self._thread = bus.thread
-        self._use_filters()
+        bus.filters = Filters(self._filters)
+        self._use_routes()
 
-    def _use_filters(self) -> None:
-        dropped = self._bus.filters.dropped
-        self._bus.filters = Filters(tuple(self._filters))
-        self._bus.filters.dropped = dropped
+    def _use_routes(self) -> None:
         # With filters nothing is to be found by the fast path: it has no time for them.
         self._routes = {} if self._filters else self._bus.router.routes
 

@@ -193,7 +193,7 @@ class Registering(Lifecycle):
         if is_async(filter):
             raise DeclarationError(f"{name} is called while an event is published, so it cannot be async")
         self._filters.append(filter)
-        self._use_filters()
+        self._use_routes()
 
     def _register(
         self, what: str, classes: EventClasses, options: Mapping[str, Any], *functions: Callable[..., Any]
