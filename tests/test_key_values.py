@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 from calls import Calls, Item, account
+from weak import no_collector, publish_weakly, still_alive
 
 from event_flow import AppEngine, Application, Batch, Event, ExceptionEvent, Retry, on_event
 from event_flow.core.handler_options import Overflow
@@ -290,24 +291,15 @@ async def test_a_key_that_exits_ends_the_engine_like_any_user_code() -> None:
 
 async def test_an_event_whose_key_fails_waits_for_no_garbage_collection(logs: list[Any]) -> None:
     """The exception has a traceback, and nothing in there has the exception."""
-
-    alive: list[weakref.ref[Item]] = []
     engine = AppEngine()
     engine.register_handler(Item, Calls().handle, key=raises)
-    gc.disable()
-    try:
+    with no_collector():
         async with engine:
-            for number in range(3):
-                event = Item(number)
-                alive.append(weakref.ref(event))
-                await engine.pub_event(event)
-            del event
+            published = await publish_weakly(engine, Item, range(3))
             await engine.wait_idle()
             await anyio.wait_all_tasks_blocked()
             logs.clear()  # the failures, with their tracebacks
-            assert [reference() for reference in alive] == [None] * 3
-    finally:
-        gc.enable()
+            assert still_alive(published) == []
     assert account(engine.report) == {"failed": 3}
 
 

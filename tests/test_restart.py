@@ -14,6 +14,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from waiting import SOON, until
+from weak import publish_weakly, still_alive
 
 from event_flow import (
     AppEngine,
@@ -374,7 +375,6 @@ async def test_what_an_ended_engine_was_at_work_with_is_garbage(
     options: dict[str, Any], *, is_cancelled: bool
 ) -> None:
     """Not only what was queued: nobody starts an engine again in order to get rid of a batch."""
-    alive: list[weakref.ref[Any]] = []
 
     class Big(Event[dict[str, int]]):
         pass
@@ -389,18 +389,14 @@ async def test_what_an_ended_engine_was_at_work_with_is_garbage(
 
     with anyio.CancelScope() as scope:
         async with engine:
-            for number in range(5):
-                event = Big({"customer": number % 2})
-                alive.append(weakref.ref(event))
-                await engine.pub_event(event)
-            del event
+            published = await publish_weakly(engine, Big, [{"customer": number % 2} for number in range(5)])
             await begun.wait()
             if is_cancelled:
                 scope.cancel()
     assert engine.report is not None
     assert engine.report.abandoned + engine.report.dropped == 5
     gc.collect()
-    assert [reference() for reference in alive if reference() is not None] == []
+    assert still_alive(published) == []
 
 
 @pytest.mark.parametrize(
@@ -418,8 +414,6 @@ async def test_what_an_engine_has_failed_with_is_garbage_once_it_was_raised(
     error: type[BaseException],
     logs: list[Any],
 ) -> None:
-    alive: list[weakref.ref[Any]] = []
-
     class Big(Event[int]):
         pass
 
@@ -429,16 +423,12 @@ async def test_what_an_engine_has_failed_with_is_garbage_once_it_was_raised(
     async def fail(events: list[Big]) -> None:
         raise error
 
-    for number in range(3):
-        event = Big(number)
-        alive.append(weakref.ref(event))
-        await engine.pub_event(event)
-    del event
+    published = await publish_weakly(engine, Big, range(3))
     with pytest.raises(error):
         await engine.run()
     logs.clear()
     gc.collect()
-    assert [reference() for reference in alive] == [None] * 3
+    assert still_alive(published) == []
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])

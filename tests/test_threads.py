@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +13,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 from waiting import SOON, until
+from weak import no_collector, publish_weakly, still_alive
 
 from event_flow import (
     AppEngine,
@@ -707,27 +706,19 @@ async def test_what_a_failed_thread_was_given_waits_for_no_garbage_collection(lo
     class Big(Event[int]):
         pass
 
-    alive: list[weakref.ref[Big]] = []
     engine = AppEngine()
 
     @engine.on_event(Big)
     def fail(events: list[Big]) -> None:
         raise ValueError
 
-    gc.disable()
-    try:
+    with no_collector():
         async with engine:
-            for number in range(3):
-                event = Big(number)
-                alive.append(weakref.ref(event))
-                await engine.pub_event(event)
-            del event
+            published = await publish_weakly(engine, Big, range(3))
             await engine.wait_idle()
             await anyio.wait_all_tasks_blocked()
             logs.clear()  # the failure, with its traceback
-            await until(lambda: not any(reference() for reference in alive))  # the thread lets go last
-    finally:
-        gc.enable()
+            await until(lambda: not still_alive(published))  # the thread lets go last
     assert engine.statistics().failed == 3
 
 
